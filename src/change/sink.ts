@@ -1,0 +1,18 @@
+import type { Change } from "./change.ts";
+import type { Lsn } from "./lsn.ts";
+import type { Transaction } from "./transaction.ts";
+
+/**
+ * Where a capture delivers committed transactions, in commit order. Calls never wait: a sink that has
+ * enough says so by `full`, and the capture stops reading from the source until `whenRoom` resolves.
+ */
+export interface ChangeSink {
+  begin(transaction: Transaction): void;
+  change(change: Change): void;
+  /** `transaction.endLsn` is set. */
+  commit(transaction: Transaction): void;
+  /** Everything up to `lsn` has been delivered and no transaction is open. */
+  idle(lsn: Lsn): void;
+  readonly full: boolean;
+  whenRoom(): Promise<void>;
+}

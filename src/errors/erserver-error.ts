@@ -1,0 +1,38 @@
+import { ERROR_CODES, type ErrorCode, type ErrorCodeEntry } from "./codes.ts";
+
+export interface ErserverErrorOptions {
+  /** The object that it is about: a table, slot, file position, or `role@host:port/database`. Never a secret or a row value. */
+  readonly subject?: string;
+  /** What to do, as a sentence or the exact command. */
+  readonly remedy: string;
+  readonly cause?: unknown;
+}
+
+/** An error that an operator can act on: a stable code, what it is about, and the remedy. */
+export class ErserverError extends Error {
+  override readonly name = "ErserverError";
+  readonly code: ErrorCode;
+  readonly subject: string | undefined;
+  readonly remedy: string;
+
+  constructor(code: ErrorCode, message: string, options: ErserverErrorOptions) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.subject = options.subject;
+    this.remedy = options.remedy;
+  }
+
+  get entry(): ErrorCodeEntry {
+    return ERROR_CODES[this.code];
+  }
+}
+
+/** Turns anything thrown into an ErserverError; what nobody foresaw is ERS-901. */
+export function toErserverError(error: unknown): ErserverError {
+  if (error instanceof ErserverError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new ErserverError("ERS-901", message, {
+    remedy: "Please report this with the log; nothing was lost, the position on the target is exact.",
+    cause: error,
+  });
+}

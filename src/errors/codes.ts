@@ -82,6 +82,7 @@ export const ERROR_CODES = {
   "ERS-901": stream("internal", "A bug in erserver."),
   "ERS-902": { ...stream("interrupted", "Stopped by a signal before the work was done."), exit: 130 },
   "ERS-903": setup("no-server-binaries", "No PostgreSQL server binaries were found for the demo."),
+  "ERS-904": setup("server-start-failed", "An embedded PostgreSQL server of the demo could not be started or stopped."),
 } as const satisfies Record<string, ErrorCodeEntry>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

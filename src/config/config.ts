@@ -1,0 +1,50 @@
+import type { Conninfo } from "./conninfo.ts";
+
+/**
+ * Which tables: names as in the catalogue. In `schema` and `table` a `*` stands for any characters; a `*` or `\` that belongs
+ * to a name is written `\*` or `\\`.
+ */
+export interface TableSelector {
+  readonly schema: string;
+  readonly table: string;
+  /** Column list, names as in the catalogue; undefined is all. Only with an exact name. */
+  readonly columns: readonly string[] | undefined;
+  /** Row filter, an SQL expression over the table's columns. Only with an exact name. */
+  readonly where: string | undefined;
+}
+
+export type LogLevel = "debug" | "info" | "warn" | "error";
+
+export interface TargetConfig {
+  /** The pipeline's name. */
+  readonly name: string;
+  readonly conninfo: Conninfo;
+}
+
+/** A configuration file, checked, with every default filled in. */
+export interface Config {
+  /** Path of the file, as it was given. */
+  readonly path: string;
+  readonly source: Conninfo;
+  /** At least one, names distinct, in the order of the file. */
+  readonly targets: readonly TargetConfig[];
+  readonly tables: {
+    readonly include: readonly TableSelector[];
+    readonly exclude: readonly TableSelector[];
+    readonly publishViaPartitionRoot: boolean;
+    /** What to do about a replicated column that the target table does not have. */
+    readonly missingColumn: "stop" | "ignore";
+  };
+  readonly capture: "auto" | "wal" | "trigger";
+  /** Longest silence of a server, in milliseconds, before its connection counts as lost. */
+  readonly timeoutMs: number;
+  readonly apply: {
+    readonly conflict: "source-wins" | "stop";
+    /** Upper bounds of a group of transactions that become one target transaction. */
+    readonly group: { readonly transactions: number; readonly bytes: number };
+  };
+  /** Tables copied at the same time. */
+  readonly copyJobs: number;
+  readonly binary: "auto" | "on" | "off";
+  readonly logLevel: LogLevel;
+}

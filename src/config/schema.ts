@@ -1,0 +1,137 @@
+import { z } from "zod";
+import type { TableSelector } from "./config.ts";
+import { isExact, parseName, parseTablePattern } from "./table-pattern.ts";
+import { DURATION, parseDuration, parseSize, SIZE } from "./units.ts";
+
+const DAY = 86_400_000;
+const GB = 2 ** 30;
+
+const conninfo = z
+  .union([z.string(), z.record(z.string(), z.union([z.string(), z.number()]))])
+  .describe(
+    "A database: a `postgres://` URL, a `keyword=value` string, or a mapping with libpq's keywords. Several hosts, `service=`, PG* variables, `.pgpass` and `sslmode` work as in psql. The value of a `${env:NAME}` or `${file:PATH}` inside may hold any character: it is escaped.",
+  );
+
+/** Turns the RangeError of a parser into an issue at the value. */
+function parsed<T>(parse: (text: string) => T) {
+  return (text: string, context: z.RefinementCtx<string>): T => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      context.addIssue({ code: "custom", message: `${JSON.stringify(text)} ${error.message}` });
+      return z.NEVER;
+    }
+  };
+}
+
+const pattern = z.string().transform(parsed(parseTablePattern));
+const columnName = z.string().transform(parsed(parseName));
+
+const selector = z
+  .union([
+    pattern.transform((names): TableSelector => ({ ...names, columns: undefined, where: undefined })),
+    z
+      .strictObject({
+        table: pattern.describe("One table, without `*`."),
+        columns: z
+          .array(columnName)
+          .min(1, "names no column: leave `columns` out to replicate all")
+          .refine((names) => new Set(names).size === names.length, "names a column twice")
+          .optional()
+          .describe("Columns to replicate; must include the row identity. Default: all."),
+        where: z
+          .string()
+          .regex(/\S/, "is empty")
+          .optional()
+          .describe("Row filter: an SQL expression over the table's columns, evaluated by the source (PostgreSQL 15 and newer)."),
+      })
+      .refine(({ table }) => isExact(table), { path: ["table"], message: "columns and where need one table, without *" })
+      .transform(({ table, columns, where }): TableSelector => ({ ...table, columns, where })),
+  ])
+  .describe(
+    'Tables, as `schema.table`; `*` stands for any characters. Names fold to lower case unless quoted, as in psql\'s patterns: `public.*`, `sales."Order Lines"`. The schema is never left out.',
+  );
+
+const duration = (least: number, most: number) =>
+  z
+    .string('must be a duration with its unit, such as "30s"')
+    .regex(DURATION, "must be a duration with its unit: ms, s, m or h")
+    .transform(parseDuration)
+    .refine((milliseconds) => milliseconds >= least && milliseconds <= most, `must be from ${least / 1000} s to ${most / 1000} s`);
+
+const size = (least: number, most: number) =>
+  z
+    .string('must be a size with its unit, such as "4MB"')
+    .regex(SIZE, "must be a size with its unit: B, kB, MB or GB")
+    .transform(parseSize)
+    .refine((bytes) => bytes >= least && bytes <= most, `must be from ${least / 1024} kB to ${most / GB} GB`);
+
+/** The configuration file. Every key has its description here: the reference and the editors' schema are made from it. */
+export const configSchema = z
+  .strictObject({
+    source: conninfo.describe(`The database to copy from. ${conninfo.description}`),
+    targets: z
+      .record(z.string().regex(/^[A-Za-z0-9_-]{1,40}$/, "must be 1 to 40 letters, digits, _ or -"), conninfo)
+      .refine((targets) => Object.keys(targets).length > 0, "must name at least one target")
+      .describe("The databases to copy to, by name. The name (letters, digits, `_` and `-`, at most 40) becomes the pipeline's."),
+    tables: z
+      .strictObject({
+        include: z
+          .array(selector)
+          .min(1, "selects no table: leave `include` out to replicate all")
+          .default([{ schema: "*", table: "*", columns: undefined, where: undefined }])
+          .describe("Tables to replicate. Default: every ordinary and partitioned table outside the system's schemas."),
+        exclude: z.array(pattern).default([]).describe("Tables to leave out of what `include` selects; patterns as there."),
+        publish_via_partition_root: z
+          .boolean()
+          .default(true)
+          .describe("Replicate partitioned tables as one table, so that the target may be partitioned otherwise or not at all."),
+        missing_column: z
+          .enum(["stop", "ignore"])
+          .default("stop")
+          .describe("When the target table lacks a replicated column: `stop` the pipeline, or `ignore` the column."),
+      })
+      .prefault({})
+      .describe("What is replicated."),
+    capture: z
+      .enum(["auto", "wal", "trigger"])
+      .default("auto")
+      .describe("How changes are read from the source: `wal` by logical decoding; `trigger` is not in this version; `auto` is `wal` for now."),
+    timeout: duration(1_000, DAY)
+      .prefault("30s")
+      .describe("A server that is silent for this long counts as lost, and the pipeline reconnects. Units: `ms`, `s`, `m`, `h`."),
+    apply: z
+      .strictObject({
+        conflict: z
+          .enum(["source-wins", "stop"])
+          .default("source-wins")
+          .describe("When a target row is not as the source's change expects it: make it the source's row and record the conflict, or stop."),
+        group: z
+          .strictObject({
+            transactions: z.int().min(1).max(1_000_000).default(1000).describe("Most transactions in a group."),
+            bytes: size(64 * 1024, GB).prefault("4MB").describe("Most bytes of changes in a group. Units as in PostgreSQL: `kB`, `MB`, `GB`."),
+          })
+          .prefault({})
+          .describe("Bounds of the source transactions that become one target transaction while catching up."),
+      })
+      .prefault({})
+      .describe("How changes are written."),
+    copy: z
+      .strictObject({ jobs: z.int().min(1).max(64).default(4).describe("Tables copied at the same time.") })
+      .prefault({})
+      .describe("The first copy."),
+    binary: z
+      .enum(["auto", "on", "off"])
+      .default("auto")
+      .describe("Move values in PostgreSQL's binary form: `auto` where every column's type allows it."),
+    log: z
+      .strictObject({
+        level: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least important lines that are written."),
+      })
+      .prefault({})
+      .describe("The log, on standard error."),
+  })
+  .describe("Configuration of erserver.");
+
+export type ConfigFile = z.output<typeof configSchema>;

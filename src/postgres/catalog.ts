@@ -1,0 +1,212 @@
+import type { ReplicaIdentity } from "../change/relation.ts";
+import type { ControlSession } from "./connect.ts";
+
+export interface CatalogColumn {
+  readonly name: string;
+  readonly typeOid: number;
+  /** Name without type modifier, schema-qualified unless built in: equal names mean equal types on both sides. */
+  readonly typeName: string;
+  readonly notNull: boolean;
+  readonly hasDefault: boolean;
+  /** Computed by the server (GENERATED ALWAYS AS (…)), stored or virtual. */
+  readonly generated: boolean;
+  /** `a` GENERATED ALWAYS AS IDENTITY, `d` BY DEFAULT, empty for none. */
+  readonly identity: "" | "a" | "d";
+  /** Its binary form means the same on every server: built-in types and enums, and domains and arrays of built-in ones. */
+  readonly binarySafe: boolean;
+  /** Schema of the type's own `=` operator, quoted by the server; null for polymorphic equality, which is in pg_catalog. */
+  readonly equalitySchema: string | null;
+}
+
+/** An ordinary or partitioned table as the catalogue of one side describes it. */
+export interface CatalogTable {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly partitioned: boolean;
+  readonly unlogged: boolean;
+  /** The topmost partitioned table that this is a partition of. */
+  readonly root: { readonly schema: string; readonly name: string } | undefined;
+  readonly replicaIdentity: ReplicaIdentity;
+  /** The columns that UPDATE and DELETE identify a row by under `default` and `index`; empty when there is none. */
+  readonly identityColumns: readonly string[];
+  /** Column sets of the usable unique indexes: immediate, not partial, no expressions, all columns NOT NULL; the primary key first. */
+  readonly uniqueKeys: readonly (readonly string[])[];
+  /** In attribute order, dropped columns left out. */
+  readonly columns: readonly CatalogColumn[];
+  /** Rows as the planner estimates them; -1 when unknown. */
+  readonly estimatedRows: number;
+  /** Bytes of the heap and its TOAST, of all partitions. */
+  readonly bytes: number;
+  /** Has triggers or rules of the user that a session with session_replication_role = origin would fire. */
+  readonly hasUserTriggers: boolean;
+}
+
+export function tableKey(schema: string, name: string): string {
+  return JSON.stringify([schema, name]);
+}
+
+/** How a table is shown to people: quoted only where needed. */
+export function tableLabel(schema: string, name: string): string {
+  const part = (text: string): string => (/^[a-z_][a-z0-9_$]*$/.test(text) ? text : `"${text.replaceAll('"', '""')}"`);
+  return `${part(schema)}.${part(name)}`;
+}
+
+interface TableRow {
+  oid: string;
+  schema: string;
+  name: string;
+  kind: "r" | "p";
+  persistence: "p" | "u" | "t";
+  root_schema: string | null;
+  root_name: string | null;
+  identity: "d" | "n" | "f" | "i";
+  rows: string;
+  bytes: string;
+  triggers: string;
+}
+
+interface ColumnRow {
+  oid: string;
+  name: string;
+  type_oid: string;
+  type_name: string;
+  not_null: string;
+  has_default: string;
+  generated: string;
+  identity: "" | "a" | "d";
+  binary_safe: string;
+  equality_schema: string | null;
+}
+
+interface IndexRow {
+  oid: string;
+  is_primary: string;
+  is_identity: string;
+  all_not_null: string;
+  columns: string;
+}
+
+const USER_TABLES = `c.relkind in ('r', 'p') and c.relpersistence <> 't'
+    and n.nspname not in ('pg_catalog', 'information_schema', 'erserver') and n.nspname !~ '^pg_(toast|temp)'`;
+
+/** One row per user table. pg_partition_root and pg_partition_tree came with 12, so the tree is walked by hand. */
+const TABLES = `
+  with recursive up(oid, ancestor, depth) as (
+      select c.oid, i.inhparent, 1 from pg_catalog.pg_class c join pg_catalog.pg_inherits i on i.inhrelid = c.oid where c.relispartition
+      union all
+      select up.oid, i.inhparent, up.depth + 1 from up
+      join pg_catalog.pg_class c on c.oid = up.ancestor and c.relispartition join pg_catalog.pg_inherits i on i.inhrelid = c.oid
+    ),
+    roots as (select distinct on (oid) oid, ancestor from up order by oid, depth desc),
+    leaf_bytes as (
+      select roots.ancestor, sum(pg_catalog.pg_table_size(roots.oid)) as bytes, sum(greatest(c.reltuples, 0)) as rows
+      from roots join pg_catalog.pg_class c on c.oid = roots.oid where c.relkind = 'r' group by 1
+    )
+  select c.oid, n.nspname as schema, c.relname as name, c.relkind as kind, c.relpersistence as persistence,
+    rn.nspname as root_schema, rc.relname as root_name, c.relreplident as identity,
+    coalesce(leaf_bytes.rows, c.reltuples)::bigint as rows,
+    coalesce(leaf_bytes.bytes, pg_catalog.pg_table_size(c.oid))::bigint as bytes,
+    (exists (select 1 from pg_catalog.pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled in ('O', 'A'))
+      or exists (select 1 from pg_catalog.pg_rewrite r where r.ev_class = c.oid and r.ev_enabled in ('O', 'A')))::text as triggers
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    left join roots on roots.oid = c.oid
+    left join pg_catalog.pg_class rc on rc.oid = roots.ancestor left join pg_catalog.pg_namespace rn on rn.oid = rc.relnamespace
+    left join leaf_bytes on leaf_bytes.ancestor = c.oid
+  where ${USER_TABLES}
+  order by n.nspname, c.relname`;
+
+/**
+ * Binary-safe: what the type's send function writes holds no OID and no version-dependent layout. Types below
+ * 16384 are built in. The `reg…` types send OIDs. Arrays send their element's OID, which is fixed for built-in ones.
+ */
+const columnsQuery = (generated: string): string => `
+  select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
+    a.attnotnull::text as not_null, a.atthasdef::text as has_default, ${generated} as generated, a.attidentity as identity,
+    (case when base.typtype = 'e' then true
+          when base.oid >= 16384 then false
+          else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?reg' end)::text as binary_safe,
+    (select pg_catalog.quote_ident(o_n.nspname) from pg_catalog.pg_operator o join pg_catalog.pg_namespace o_n on o_n.oid = o.oprnamespace
+      where o.oprname = '=' and o.oprleft = base.oid and o.oprright = base.oid limit 1) as equality_schema
+  from pg_catalog.pg_attribute a
+    join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    join pg_catalog.pg_type t on t.oid = a.atttypid
+    cross join lateral (
+      with recursive d(oid, typtype, typbasetype, typname) as (
+        select t.oid, t.typtype, t.typbasetype, t.typname
+        union all select b.oid, b.typtype, b.typbasetype, b.typname from d join pg_catalog.pg_type b on b.oid = d.typbasetype)
+      select d.oid, d.typtype, d.typname from d where d.typtype <> 'd') base
+  where a.attnum > 0 and not a.attisdropped and ${USER_TABLES}
+  order by a.attrelid, a.attnum`;
+
+/** Unique indexes that can identify a row. indnkeyatts came with 11. */
+const indexesQuery = (keyCount: string): string => `
+  select i.indrelid as oid, i.indisprimary::text as is_primary, i.indisreplident::text as is_identity,
+    pg_catalog.bool_and(a.attnotnull)::text as all_not_null,
+    pg_catalog.json_agg(a.attname order by k.position)::text as columns
+  from pg_catalog.pg_index i
+    join pg_catalog.pg_class c on c.oid = i.indrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    cross join lateral pg_catalog.unnest(i.indkey::int2[]) with ordinality as k(attnum, position)
+    join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+  where i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+    and k.position <= ${keyCount} and ${USER_TABLES}
+  group by i.indexrelid, i.indrelid, i.indisprimary, i.indisreplident
+  order by i.indrelid, i.indisprimary desc, i.indexrelid`;
+
+const IDENTITIES = { d: "default", n: "nothing", f: "full", i: "index" } as const;
+
+/** Reads every user table of the database, permanent and unlogged, in name order. */
+export async function readTables(session: ControlSession, version: number): Promise<CatalogTable[]> {
+  const tables = await session.query<TableRow>(TABLES);
+  const columns = await session.query<ColumnRow>(columnsQuery(version >= 120_000 ? "a.attgenerated::text" : "''"));
+  const indexes = await session.query<IndexRow>(indexesQuery(version >= 110_000 ? "i.indnkeyatts" : "i.indnatts"));
+  const columnsOf = groupBy(columns, (row) => row.oid);
+  const indexesOf = groupBy(indexes, (row) => row.oid);
+  return tables.map((row) => toTable(row, columnsOf.get(row.oid) ?? [], indexesOf.get(row.oid) ?? []));
+}
+
+function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly IndexRow[]): CatalogTable {
+  const columnsOfIndex = (index: IndexRow | undefined): string[] =>
+    index === undefined ? [] : (JSON.parse(index.columns) as string[]);
+  const identityIndex =
+    row.identity === "d"
+      ? indexes.find((index) => index.is_primary === "true")
+      : row.identity === "i"
+        ? indexes.find((index) => index.is_identity === "true")
+        : undefined;
+  return {
+    oid: Number(row.oid),
+    schema: row.schema,
+    name: row.name,
+    partitioned: row.kind === "p",
+    unlogged: row.persistence === "u",
+    root: row.root_schema === null || row.root_name === null ? undefined : { schema: row.root_schema, name: row.root_name },
+    replicaIdentity: IDENTITIES[row.identity],
+    identityColumns: columnsOfIndex(identityIndex),
+    uniqueKeys: indexes.filter((index) => index.all_not_null === "true").map(columnsOfIndex),
+    columns: columns.map((column) => ({
+      name: column.name,
+      typeOid: Number(column.type_oid),
+      typeName: column.type_name,
+      notNull: column.not_null === "true",
+      hasDefault: column.has_default === "true",
+      generated: column.generated !== "",
+      identity: column.identity,
+      binarySafe: column.binary_safe === "true",
+      equalitySchema: column.equality_schema,
+    })),
+    estimatedRows: Number(row.rows),
+    bytes: Number(row.bytes),
+    hasUserTriggers: row.triggers === "true",
+  };
+}
+
+function groupBy<Row>(rows: readonly Row[], keyOf: (row: Row) => string): Map<string, Row[]> {
+  const groups = new Map<string, Row[]>();
+  for (const row of rows) {
+    const group = groups.get(keyOf(row));
+    if (group === undefined) groups.set(keyOf(row), [row]);
+    else group.push(row);
+  }
+  return groups;
+}

@@ -1,0 +1,236 @@
+import { readFileSync } from "node:fs";
+import type { Duplex } from "node:stream";
+import pg from "pg";
+import { type Conninfo, describeConninfo, passwordFor, type SslMode } from "../config/conninfo.ts";
+import { WireConnection } from "../wire/connection.ts";
+import { connectFailure } from "./failures.ts";
+
+/**
+ * Settings of every session of ours: both sides print and read values the same way, whatever the servers and
+ * databases prefer. Money is an int8 inside, so `lc_monetary = C` on both sides moves it unchanged.
+ * `IntervalStyle = postgres` and seventeen digits as native logical replication sets them (libpqrcv_connect).
+ */
+const VALUE_SETTINGS: Readonly<Record<string, string>> = {
+  datestyle: "ISO",
+  intervalstyle: "postgres",
+  timezone: "UTC",
+  extra_float_digits: "3",
+  lc_monetary: "C",
+  bytea_output: "hex",
+  xmloption: "content",
+  search_path: "",
+  statement_timeout: "0",
+  lock_timeout: "0",
+  idle_in_transaction_session_timeout: "0",
+};
+
+export interface SessionOptions {
+  /** Shown in pg_stat_activity. */
+  readonly applicationName: string;
+  /** A WAL sender that also answers SQL (`replication=database`). */
+  readonly replication?: boolean;
+  /** Run-time settings beyond those of every session, sent with the start-up packet. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** Milliseconds to connect, and for a control query to be answered. */
+  readonly timeoutMs: number;
+}
+
+/** An ordinary session for catalogue reads and control statements. */
+export class ControlSession implements AsyncDisposable {
+  readonly #client: pg.Client;
+  readonly #describe: string;
+  #failure: Error | undefined;
+  /** Resolves once, with the reason, when the connection is gone. */
+  readonly closed: Promise<Error>;
+
+  constructor(client: pg.Client, describe: string) {
+    this.#client = client;
+    this.#describe = describe;
+    this.closed = new Promise((resolve) => {
+      client.on("error", (error) => {
+        this.#failure ??= error;
+        resolve(error);
+      });
+      client.on("end", () => resolve(this.#failure ?? new Error("connection closed")));
+    });
+  }
+
+  /** Rows as objects; every value as text, the way the server prints it. Failures come as ErserverError where known. */
+  async query<Row extends object = Record<string, string | null>>(
+    sql: string,
+    parameters: readonly unknown[] = [],
+  ): Promise<Row[]> {
+    try {
+      const result = await this.#client.query<Row>(sql, parameters as unknown[]);
+      return result.rows;
+    } catch (error) {
+      // A late answer must not be taken for the next query's: a session that timed out is of no further use.
+      if (error instanceof Error && error.message === "Query read timeout") this.destroy();
+      throw connectFailure(error, this.#describe) ?? error;
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#client.end().catch(() => {});
+  }
+
+  destroy(): void {
+    socketOf(this.#client).destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.end();
+  }
+}
+
+/** Opens a control session. Throws ErserverError ERS-2xx, which names `role@host:port/database`. */
+export async function connectControl(conninfo: Conninfo, options: SessionOptions): Promise<ControlSession> {
+  return new ControlSession(await connect(conninfo, options), describeConninfo(conninfo));
+}
+
+/** Opens a data-plane connection: `pg` connects and authenticates, then its socket is ours. */
+export async function connectWire(conninfo: Conninfo, options: SessionOptions): Promise<WireConnection> {
+  const client = await connect(conninfo, options);
+  const socket = socketOf(client);
+  // The contract with pg 8.23.1, pinned and tested: after `connect` the socket is at ReadyForQuery, and these
+  // listeners are all that pg has on it.
+  for (const event of ["data", "error", "close", "end"]) socket.removeAllListeners(event);
+  return new WireConnection(socket);
+}
+
+function socketOf(client: pg.Client): Duplex {
+  return (client as unknown as { connection: { stream: Duplex } }).connection.stream;
+}
+
+async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.Client> {
+  let failure: unknown;
+  for (const { host, attributes } of attempts(conninfo)) {
+    for (const ssl of sslAttempts(conninfo, host.host)) {
+      let client: pg.Client | undefined;
+      try {
+        client = await connectOnce(conninfo, host, ssl, options);
+        if (await hasSessionAttributes(client, attributes)) return client;
+        failure ??= new Error(`no host is ${conninfo.targetSessionAttrs}`);
+        await client.end().catch(() => {});
+        break;
+      } catch (error) {
+        failure = error;
+        await client?.end().catch(() => {});
+        if (!triesNextSsl(conninfo.sslmode, ssl, error)) break;
+      }
+    }
+  }
+  throw connectFailure(failure, describeConninfo(conninfo)) ?? failure;
+}
+
+interface Attempt {
+  readonly host: Conninfo["hosts"][number];
+  readonly attributes: Exclude<Conninfo["targetSessionAttrs"], "prefer-standby">;
+}
+
+/** `prefer-standby` asks every host for a standby first and then takes any, as libpq does. */
+function attempts({ hosts, targetSessionAttrs }: Conninfo): readonly Attempt[] {
+  const rounds = targetSessionAttrs === "prefer-standby" ? (["standby", "any"] as const) : [targetSessionAttrs];
+  return rounds.flatMap((attributes) => hosts.map((host) => ({ host, attributes })));
+}
+
+async function connectOnce(
+  conninfo: Conninfo,
+  host: Conninfo["hosts"][number],
+  ssl: SslAttempt,
+  options: SessionOptions,
+): Promise<pg.Client> {
+  const password = await passwordFor(conninfo, host);
+  const config: pg.ClientConfig & { replication?: string } = {
+    host: host.host,
+    port: host.port,
+    user: conninfo.user,
+    database: conninfo.database,
+    // An empty function instead of undefined: pg would otherwise look into PGPASSWORD and .pgpass by itself.
+    password: () => password?.reveal() ?? "",
+    ssl: ssl === "plain" ? false : tlsOptions(conninfo),
+    application_name: options.applicationName,
+    options: startupOptions(conninfo, options),
+    connectionTimeoutMillis: conninfo.connectTimeout ? conninfo.connectTimeout * 1000 : options.timeoutMs,
+    query_timeout: options.timeoutMs,
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 5_000,
+    types: TEXT_ONLY,
+    ...(options.replication === true ? { replication: "database" } : {}),
+  };
+  const client = new pg.Client(config);
+  const connecting = client.connect();
+  client.on("error", () => {});
+  await connecting;
+  return client;
+}
+
+/** Every value stays the text that the server prints. */
+const TEXT_ONLY: pg.CustomTypesConfig = { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig;
+
+/** The `options` start-up parameter: `-c name=value`, spaces and backslashes escaped by a backslash. */
+function startupOptions(conninfo: Conninfo, options: SessionOptions): string {
+  // A WAL sender takes every setting but search_path from here as any session does.
+  const settings = { ...VALUE_SETTINGS, ...options.settings };
+  const pairs = Object.entries(settings).map(([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`);
+  return [conninfo.options ?? "", ...pairs].filter((part) => part !== "").join(" ");
+}
+
+type SslAttempt = "plain" | "tls";
+
+/** What to try in turn. A Unix socket never uses TLS. https://www.postgresql.org/docs/current/libpq-ssl.html */
+export function sslAttempts(conninfo: Pick<Conninfo, "sslmode">, host: string): readonly SslAttempt[] {
+  if (host.startsWith("/") || host.startsWith("@")) return ["plain"];
+  switch (conninfo.sslmode) {
+    case "disable":
+      return ["plain"];
+    case "allow":
+      return ["plain", "tls"];
+    case "prefer":
+      return ["tls", "plain"];
+    case "require":
+    case "verify-ca":
+    case "verify-full":
+      return ["tls"];
+  }
+}
+
+/** Whether the other way is worth trying: not when the server is away, nor when it refused the role for good. */
+function triesNextSsl(mode: SslMode, tried: SslAttempt, error: unknown): boolean {
+  if (mode !== "allow" && mode !== "prefer") return false;
+  const { code, message } = error as { code?: string; message?: string };
+  if (tried === "tls" && /does not support SSL|SSL connection/.test(message ?? "")) return true;
+  return code === "28000";
+}
+
+function tlsOptions(conninfo: Conninfo): Record<string, unknown> {
+  const verifies = conninfo.sslmode === "verify-ca" || conninfo.sslmode === "verify-full";
+  const read = (path: string | undefined): string | undefined => (path === undefined ? undefined : readFileSync(path, "utf8"));
+  return {
+    // libpq: `require` with a root certificate file verifies the chain, for backward compatibility.
+    rejectUnauthorized: verifies || (conninfo.sslmode === "require" && conninfo.sslrootcert !== undefined),
+    ca: conninfo.sslrootcert === "system" ? undefined : read(conninfo.sslrootcert),
+    cert: read(conninfo.sslcert),
+    key: read(conninfo.sslkey),
+    ...(conninfo.sslmode === "verify-full" ? {} : { checkServerIdentity: () => undefined }),
+  };
+}
+
+async function hasSessionAttributes(client: pg.Client, wanted: Attempt["attributes"]): Promise<boolean> {
+  if (wanted === "any") return true;
+  const { rows } = await client.query<{ standby: string; read_only: string }>(
+    "select pg_catalog.pg_is_in_recovery()::text as standby, pg_catalog.current_setting('transaction_read_only') as read_only",
+  );
+  const standby = rows[0]?.standby === "true";
+  const readOnly = standby || rows[0]?.read_only === "on";
+  switch (wanted) {
+    case "read-write":
+      return !readOnly;
+    case "read-only":
+      return readOnly;
+    case "primary":
+      return !standby;
+    case "standby":
+      return standby;
+  }
+}

@@ -1,0 +1,128 @@
+import type { ErrorCode } from "../errors/codes.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { ServerError } from "../errors/server-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+
+/** SQLSTATE of a server's answer, whichever driver path it came by; undefined for anything else. */
+export function sqlStateOf(error: unknown): string | undefined {
+  if (error instanceof ServerError) return error.code;
+  if (error instanceof Error && "severity" in error && "code" in error) return String(error.code);
+  return undefined;
+}
+
+interface Cause {
+  readonly code: ErrorCode;
+  readonly what: string;
+  readonly remedy: string;
+}
+
+const UNREACHABLE = new Set([
+  "ECONNREFUSED",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "EHOSTUNREACH",
+  "ENETUNREACH",
+  "EHOSTDOWN",
+  "ETIMEDOUT",
+  "ENOENT",
+  "EACCES",
+]);
+const BROKEN = new Set(["ECONNRESET", "EPIPE", "ECONNABORTED", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END"]);
+
+/**
+ * Tells failures of a connection apart: network, authentication, missing database, busy server.
+ * `where` is `role@host:port/database`. Returns undefined for what is not about the connection.
+ */
+export function connectFailure(error: unknown, where: string): ErserverError | undefined {
+  if (error instanceof ErserverError) return error;
+  const cause = causeOf(error, where);
+  if (cause === undefined) return undefined;
+  return new ErserverError(cause.code, `${where}: ${cause.what}`, { subject: where, remedy: cause.remedy, cause: error });
+}
+
+function causeOf(error: unknown, where: string): Cause | undefined {
+  const state = sqlStateOf(error);
+  if (state !== undefined) return causeOfState(state, (error as Error).message, where);
+  if (!(error instanceof Error)) return undefined;
+  const nodeCode = firstNodeCode(error);
+  const message = error.message;
+  if (nodeCode !== undefined && UNREACHABLE.has(nodeCode)) {
+    return {
+      code: "ERS-201",
+      what: `no answer (${nodeCode})`,
+      remedy:
+        nodeCode === "ENOTFOUND" || nodeCode === "EAI_AGAIN"
+          ? "Check the host name in the configuration and the name service."
+          : "Start the server (pg_ctl start, systemctl start postgresql) or check host, port, listen_addresses and the firewall.",
+    };
+  }
+  if (nodeCode !== undefined && BROKEN.has(nodeCode)) return lost(nodeCode);
+  if (/timeout/i.test(message)) {
+    return { code: "ERS-201", what: `no answer in time (${message})`, remedy: "Check that the server runs and that the network lets us through." };
+  }
+  if (/Connection terminated|connection closed|Client has encountered a connection error|not queryable/i.test(message)) return lost(message);
+  if (/SASL|password must be a string/i.test(message)) return wrongPassword(message);
+  if (/SSL|certificate|TLS|self.signed|altname/i.test(message) || /^ERR_(SSL|TLS)|CERT|^DEPTH_ZERO|^UNABLE_TO/.test(nodeCode ?? "")) {
+    return { code: "ERS-207", what: message, remedy: "Check sslmode and sslrootcert in the configuration, and ssl on the server." };
+  }
+  if (/^no host is /.test(message)) {
+    return { code: "ERS-206", what: message, remedy: "Check target_session_attrs and which of the hosts is the primary." };
+  }
+  return undefined;
+}
+
+/** A refused connection to a name with several addresses is an AggregateError that holds the codes. */
+function firstNodeCode(error: Error): string | undefined {
+  if ("code" in error && typeof error.code === "string") return error.code;
+  if (error instanceof AggregateError) {
+    const first: unknown = error.errors[0];
+    if (first instanceof Error) return firstNodeCode(first);
+  }
+  return undefined;
+}
+
+function lost(what: string): Cause {
+  return { code: "ERS-204", what: `connection lost (${what})`, remedy: "Nothing to do: it reconnects by itself and goes on where it was." };
+}
+
+function wrongPassword(what: string): Cause {
+  return {
+    code: "ERS-202",
+    what,
+    remedy: "Check the role, and its password in .pgpass, PGPASSWORD, ${env:…} or ${file:…}; it reconnects by itself when corrected.",
+  };
+}
+
+function causeOfState(state: string, message: string, where: string): Cause | undefined {
+  switch (state) {
+    case SQLSTATE.invalidPassword:
+      return wrongPassword(message);
+    case SQLSTATE.invalidAuthorization:
+      if (!/pg_hba\.conf/.test(message)) return wrongPassword(message);
+      return { code: "ERS-205", what: message, remedy: `Add a line to the server's pg_hba.conf and reload it: ${hbaLine(message, where)}` };
+    case SQLSTATE.invalidCatalogName:
+      return { code: "ERS-203", what: message, remedy: "Create the database (createdb) or correct its name in the configuration." };
+    case SQLSTATE.cannotConnectNow:
+    case SQLSTATE.tooManyConnections:
+      return { code: "ERS-206", what: message, remedy: "Nothing to do if the server is starting; else raise max_connections or end idle sessions." };
+    case SQLSTATE.adminShutdown:
+    case SQLSTATE.crashShutdown:
+    case SQLSTATE.idleSessionTimeout:
+    case SQLSTATE.idleInTransactionSessionTimeout:
+    case SQLSTATE.connectionException:
+    case SQLSTATE.connectionFailure:
+      return lost(message);
+    default:
+      return undefined;
+  }
+}
+
+/** The exact line: one database, one role, one address. */
+function hbaLine(message: string, where: string): string {
+  const address = /host "([^"]+)"/.exec(message)?.[1];
+  const replication = /replication connection/.test(message);
+  const [role = "", rest = ""] = where.split("@");
+  const database = replication ? "replication" : rest.slice(rest.lastIndexOf("/") + 1);
+  if (address === undefined || address === "[local]") return `local ${database} ${role} scram-sha-256`;
+  return `host ${database} ${role} ${address}/${address.includes(":") ? 128 : 32} scram-sha-256`;
+}

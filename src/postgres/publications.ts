@@ -1,0 +1,235 @@
+import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import { quoteIdent, quoteQualified } from "../quote/ident.ts";
+import { type CatalogTable, tableKey, tableLabel } from "./catalog.ts";
+import type { ControlSession } from "./connect.ts";
+import { sqlStateOf } from "./failures.ts";
+import type { PublishedTable, ReplicatedTable } from "./selection.ts";
+
+/**
+ * The publications of a pipeline. Tables without a row identity stand in a second one that publishes inserts
+ * only: in the first, the user's own UPDATE and DELETE on them would fail on the source.
+ */
+export interface PublicationNames {
+  readonly all: string;
+  readonly insertOnly: string;
+}
+
+export function publicationNames(slot: string): PublicationNames {
+  return { all: slot, insertOnly: `${slot.slice(0, 56)}_insert` };
+}
+
+interface Wanted {
+  readonly name: string;
+  readonly publish: string;
+  readonly viaRoot: boolean;
+  readonly tables: readonly PublishedTable[];
+}
+
+export interface PublicationPlan {
+  readonly names: PublicationNames;
+  readonly published: readonly PublishedTable[];
+  readonly publishViaPartitionRoot: boolean;
+  readonly sourceVersion: number;
+}
+
+/**
+ * Makes the publications publish exactly the plan; does nothing when they do. Returns what it created or
+ * changed. When the role may not, the error's remedy is the SQL for somebody who may: a publication that is
+ * right already is never touched, so it need not be ours.
+ */
+export async function ensurePublications(session: ControlSession, plan: PublicationPlan): Promise<string[]> {
+  const changed: string[] = [];
+  for (const wanted of wantedPublications(plan)) {
+    const statements = await statementsFor(session, wanted, plan.sourceVersion);
+    if (statements.length === 0) continue;
+    try {
+      await session.query("begin");
+      for (const statement of statements) await session.query(statement);
+      await session.query("commit");
+    } catch (error) {
+      await session.query("rollback").catch(() => {});
+      throw publicationFailure(error, wanted.name, statements);
+    }
+    changed.push(wanted.name);
+  }
+  return changed;
+}
+
+export async function publicationExists(session: ControlSession, name: string): Promise<boolean> {
+  return (await session.query("select 1 as found from pg_catalog.pg_publication where pubname = $1", [name])).length > 0;
+}
+
+/** Drops both; true for each that existed. */
+export async function dropPublications(session: ControlSession, names: PublicationNames): Promise<string[]> {
+  const dropped: string[] = [];
+  for (const name of [names.all, names.insertOnly]) {
+    if (!(await publicationExists(session, name))) continue;
+    await session.query(`drop publication ${quoteIdent(name)}`);
+    dropped.push(name);
+  }
+  return dropped;
+}
+
+function wantedPublications(plan: PublicationPlan): Wanted[] {
+  const truncates = plan.sourceVersion >= 110_000;
+  return [
+    {
+      name: plan.names.all,
+      publish: truncates ? "insert, update, delete, truncate" : "insert, update, delete",
+      viaRoot: plan.publishViaPartitionRoot,
+      tables: plan.published.filter((table) => table.publishes === "all"),
+    },
+    {
+      name: plan.names.insertOnly,
+      publish: truncates ? "insert, truncate" : "insert",
+      viaRoot: plan.publishViaPartitionRoot,
+      tables: plan.published.filter((table) => table.publishes === "insert"),
+    },
+  ];
+}
+
+async function statementsFor(session: ControlSession, wanted: Wanted, version: number): Promise<string[]> {
+  const name = quoteIdent(wanted.name);
+  const viaRoot = version >= 130_000 ? `, publish_via_partition_root = ${wanted.viaRoot}` : "";
+  const options = `publish = '${wanted.publish}'${viaRoot}`;
+  const current = await readPublication(session, wanted.name, version);
+  const list = wanted.tables.map(publishedTableSql).join(", ");
+  if (current === undefined) {
+    return [`create publication ${name}${wanted.tables.length > 0 ? ` for table ${list}` : ""} with (${options})`];
+  }
+  const statements: string[] = [];
+  if (current.publish !== wanted.publish || (version >= 130_000 && current.viaRoot !== wanted.viaRoot)) {
+    statements.push(`alter publication ${name} set (${options})`);
+  }
+  if (!sameTables(current.tables, wanted.tables)) {
+    if (wanted.tables.length > 0) statements.push(`alter publication ${name} set table ${list}`);
+    else {
+      const extra = current.tables.map((table) => `only ${quoteQualified(table.schema, table.name)}`).join(", ");
+      statements.push(`alter publication ${name} drop table ${extra}`);
+    }
+  }
+  return statements;
+}
+
+function publishedTableSql(table: PublishedTable): string {
+  const columns = table.columns === undefined ? "" : ` (${table.columns.map(quoteIdent).join(", ")})`;
+  const where = table.where === undefined ? "" : ` where (${table.where})`;
+  return `only ${quoteQualified(table.schema, table.name)}${columns}${where}`;
+}
+
+interface CurrentTable {
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: readonly string[] | null;
+  readonly where: string | null;
+}
+
+interface CurrentPublication {
+  readonly publish: string;
+  readonly viaRoot: boolean;
+  readonly tables: readonly CurrentTable[];
+}
+
+async function readPublication(session: ControlSession, name: string, version: number): Promise<CurrentPublication | undefined> {
+  const [publication] = await session.query(
+    `select oid, pubinsert::text as insert, pubupdate::text as update, pubdelete::text as delete,
+       ${version >= 110_000 ? "pubtruncate::text" : "'false'"} as truncate, ${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root
+     from pg_catalog.pg_publication where pubname = $1`,
+    [name],
+  );
+  if (publication === undefined) return undefined;
+  const filtered = version >= 150_000;
+  const rows = await session.query(
+    `select n.nspname as schema, c.relname as name,
+       ${filtered ? "(select pg_catalog.json_agg(a.attname order by a.attnum)::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any (r.prattrs::int2[]))" : "null::text"} as columns,
+       ${filtered ? "pg_catalog.pg_get_expr(r.prqual, r.prrelid)" : "null::text"} as filter
+     from pg_catalog.pg_publication_rel r join pg_catalog.pg_class c on c.oid = r.prrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where r.prpubid = $1`,
+    [publication["oid"]],
+  );
+  return {
+    publish: (["insert", "update", "delete", "truncate"] as const).filter((kind) => publication[kind] === "true").join(", "),
+    viaRoot: publication["via_root"] === "true",
+    tables: rows.map((row) => ({
+      schema: row["schema"] ?? "",
+      name: row["name"] ?? "",
+      columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
+      where: row["filter"] ?? null,
+    })),
+  };
+}
+
+/** Row filters are compared by presence alone: the server prints them in its own words. A changed one is set anew by `erserver drop` and `init`. */
+function sameTables(current: readonly CurrentTable[], wanted: readonly PublishedTable[]): boolean {
+  if (current.length !== wanted.length) return false;
+  const byName = new Map(current.map((table) => [tableKey(table.schema, table.name), table]));
+  return wanted.every((table) => {
+    const match = byName.get(tableKey(table.schema, table.name));
+    if (match === undefined || (match.where === null) !== (table.where === undefined)) return false;
+    return JSON.stringify(match.columns === null ? null : match.columns.toSorted()) === JSON.stringify(table.columns?.toSorted() ?? null);
+  });
+}
+
+function publicationFailure(error: unknown, name: string, statements: readonly string[]): unknown {
+  const state = sqlStateOf(error);
+  const sql = `${statements.join("; ")};`;
+  if (state === SQLSTATE.insufficientPrivilege) {
+    return new ErserverError("ERS-304", `publication "${name}" cannot be made: ${(error as Error).message}`, {
+      subject: name,
+      remedy: `Let the role own the tables and GRANT CREATE ON DATABASE, or have a superuser run on the source: ${sql}`,
+      cause: error,
+    });
+  }
+  if (state?.startsWith("42") === true || state?.startsWith("22") === true || state?.startsWith("0A") === true) {
+    return new ErserverError("ERS-103", `the source refuses what is to be published: ${(error as Error).message}`, {
+      subject: name,
+      remedy: "Correct the tables, columns and row filters in the configuration.",
+      cause: error,
+    });
+  }
+  return error;
+}
+
+/**
+ * A row filter over columns outside the row identity makes the user's UPDATE and DELETE fail on the source.
+ * The server itself says which columns an expression uses: by the dependencies of a view that is rolled back.
+ */
+export async function checkRowFilters(session: ControlSession, tables: readonly ReplicatedTable[]): Promise<void> {
+  for (const table of tables) {
+    if (table.where === undefined || table.publishes === "insert" || table.source.replicaIdentity === "full") continue;
+    const used = await columnsUsed(session, table.source, table.where);
+    const outside = used.filter((name) => !table.source.identityColumns.includes(name));
+    if (outside.length === 0) continue;
+    const label = tableLabel(table.source.schema, table.source.name);
+    throw new ErserverError(
+      "ERS-704",
+      `the row filter of ${label} uses ${outside.map((name) => `"${name}"`).join(", ")}, which do not identify its rows: UPDATE and DELETE would fail on the source`,
+      { subject: label, remedy: `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; or filter by identity columns only.` },
+    );
+  }
+}
+
+async function columnsUsed(session: ControlSession, table: CatalogTable, where: string): Promise<string[]> {
+  const label = tableLabel(table.schema, table.name);
+  await session.query("begin");
+  try {
+    await session.query(`create temporary view erserver_filter as select 1 as one from ${quoteQualified(table.schema, table.name)} where (${where})`);
+    const rows = await session.query<{ name: string }>(
+      `select distinct a.attname as name from pg_catalog.pg_rewrite r
+         join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_catalog.pg_class'::regclass
+         join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+       where r.ev_class = 'pg_temp.erserver_filter'::regclass and d.refobjid = $1 and d.refobjsubid > 0`,
+      [table.oid],
+    );
+    return rows.map((row) => row.name);
+  } catch (error) {
+    throw new ErserverError("ERS-103", `the row filter of ${label} is not valid: ${(error as Error).message}`, {
+      subject: label,
+      remedy: "Correct `where` in the configuration: an SQL condition over the table's columns.",
+      cause: error,
+    });
+  } finally {
+    await session.query("rollback").catch(() => {});
+  }
+}

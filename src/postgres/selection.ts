@@ -1,0 +1,186 @@
+import type { TableSelector } from "../config/config.ts";
+import { matchesSelector } from "../config/table-pattern.ts";
+import type { ErrorCode } from "../errors/codes.ts";
+import { type CatalogTable, tableKey, tableLabel } from "./catalog.ts";
+
+/** A source relation whose rows are copied and whose changes arrive under its name. */
+export interface ReplicatedTable {
+  readonly source: CatalogTable;
+  /** Names of the replicated columns, in the source's order; generated columns are left to the target. */
+  readonly columns: readonly string[];
+  /** Set when the configuration names columns. */
+  readonly columnList: boolean;
+  /** Row filter: an SQL expression over the source table. */
+  readonly where: string | undefined;
+  /** `insert`: the table has no row identity, so UPDATE and DELETE are not published (they would fail on the source). */
+  readonly publishes: "all" | "insert";
+  /** Where the rows go on the target. */
+  readonly target: { readonly schema: string; readonly name: string };
+}
+
+/** What a publication names: a table or the root of a partition tree. */
+export interface PublishedTable {
+  readonly schema: string;
+  readonly name: string;
+  readonly columns: readonly string[] | undefined;
+  readonly where: string | undefined;
+  readonly publishes: "all" | "insert";
+}
+
+/** Something about one table that the operator should know; `blocks` says whether replication may start. */
+export interface TableProblem {
+  readonly code: ErrorCode;
+  readonly table: string;
+  readonly message: string;
+  readonly remedy: string;
+  readonly blocks: boolean;
+}
+
+export interface Selection {
+  readonly tables: readonly ReplicatedTable[];
+  readonly published: readonly PublishedTable[];
+  readonly problems: readonly TableProblem[];
+}
+
+export interface SelectionRules {
+  readonly include: readonly TableSelector[];
+  readonly exclude: readonly TableSelector[];
+  readonly publishViaPartitionRoot: boolean;
+}
+
+/** Publications of partitioned tables, and publish_via_partition_root, came with 13; column lists and row filters with 15. */
+const PARTITIONED_PUBLICATION = 130_000;
+const FILTERED_PUBLICATION = 150_000;
+
+/**
+ * Decides what is replicated. A partitioned table is one table under its root's name with
+ * `publishViaPartitionRoot`, and its leaf partitions under their own names without.
+ */
+export function selectTables(
+  catalog: readonly CatalogTable[],
+  rules: SelectionRules,
+  sourceVersion: number,
+): Selection {
+  const tables: ReplicatedTable[] = [];
+  const published: PublishedTable[] = [];
+  const problems: TableProblem[] = [];
+  const leavesOf = new Map<string, CatalogTable[]>();
+  for (const table of catalog) {
+    if (table.root === undefined || table.partitioned) continue;
+    const key = tableKey(table.root.schema, table.root.name);
+    leavesOf.set(key, [...(leavesOf.get(key) ?? []), table]);
+  }
+  const rootsPublished = sourceVersion >= PARTITIONED_PUBLICATION;
+
+  for (const table of catalog) {
+    const selector = selectorFor(table, rules);
+    // A partition follows its root; it stands alone only when the root is not selected.
+    if (selector === undefined || (table.root !== undefined && isSelected(table.root, rules))) continue;
+    const leaves = table.partitioned ? (leavesOf.get(tableKey(table.schema, table.name)) ?? []) : [];
+    const found = inspect(table, leaves, selector, sourceVersion);
+    problems.push(...found.problems);
+    if (found.skip) continue;
+
+    const columns = columnsOf(table, selector);
+    const rest = { columnList: selector.columns !== undefined, where: selector.where, publishes: found.publishes };
+    const asOne = !table.partitioned || (rules.publishViaPartitionRoot && rootsPublished);
+    // Changes of leaves are written to the root's namesake when the source is too old to say it itself.
+    const shown = (leaf: CatalogTable): CatalogTable => (rules.publishViaPartitionRoot ? table : leaf);
+    if (asOne) tables.push({ source: table, columns, ...rest, target: { schema: table.schema, name: table.name } });
+    else
+      for (const leaf of leaves)
+        tables.push({ source: leaf, columns, ...rest, target: { schema: shown(leaf).schema, name: shown(leaf).name } });
+
+    const filtered = selector.columns !== undefined || selector.where !== undefined;
+    const lists = sourceVersion >= FILTERED_PUBLICATION;
+    const publishAs = (name: { schema: string; name: string }): PublishedTable => ({
+      schema: name.schema,
+      name: name.name,
+      columns: lists && selector.columns !== undefined ? columns : undefined,
+      where: selector.where,
+      publishes: found.publishes,
+    });
+    // A root that is published as such brings partitions along that are attached later.
+    if (asOne || (rootsPublished && !filtered)) published.push(publishAs(table));
+    else published.push(...leaves.map(publishAs));
+  }
+  return { tables, published, problems };
+}
+
+function selectorFor(table: { schema: string; name: string }, rules: SelectionRules): TableSelector | undefined {
+  if (rules.exclude.some((selector) => matchesSelector(selector, table.schema, table.name))) return undefined;
+  const matching = rules.include.filter((selector) => matchesSelector(selector, table.schema, table.name));
+  return matching.find((selector) => selector.columns !== undefined || selector.where !== undefined) ?? matching[0];
+}
+
+function isSelected(table: { schema: string; name: string }, rules: SelectionRules): boolean {
+  return selectorFor(table, rules) !== undefined;
+}
+
+function columnsOf(table: CatalogTable, selector: TableSelector): string[] {
+  const stored = table.columns.filter((column) => !column.generated).map((column) => column.name);
+  return selector.columns === undefined ? stored : stored.filter((name) => selector.columns?.includes(name));
+}
+
+interface Inspection {
+  readonly problems: readonly TableProblem[];
+  readonly skip: boolean;
+  readonly publishes: "all" | "insert";
+}
+
+function inspect(
+  table: CatalogTable,
+  leaves: readonly CatalogTable[],
+  selector: TableSelector,
+  sourceVersion: number,
+): Inspection {
+  const label = tableLabel(table.schema, table.name);
+  const problems: TableProblem[] = [];
+  const problem = (code: ErrorCode, blocks: boolean, message: string, remedy: string): void => {
+    problems.push({ code, table: label, message: `${label} ${message}`, remedy, blocks });
+  };
+
+  if (table.unlogged || leaves.some((leaf) => leaf.unlogged)) {
+    problem("ERS-704", false, "is unlogged and cannot be replicated: it leaves no WAL", `ALTER TABLE ${label} SET LOGGED;`);
+    return { problems, skip: true, publishes: "all" };
+  }
+  for (const name of selector.columns ?? []) {
+    const column = table.columns.find((candidate) => candidate.name === name);
+    if (column === undefined) problem("ERS-103", true, `has no column "${name}"`, "Correct the column list in the configuration.");
+    else if (column.generated)
+      problem("ERS-103", true, `computes column "${name}" itself`, "Leave generated columns out of the column list: the target computes them.");
+  }
+  if (selector.where !== undefined && sourceVersion < FILTERED_PUBLICATION) {
+    problem("ERS-107", true, "has a row filter, which needs PostgreSQL 15 or newer on the source", "Remove `where`, or upgrade the source.");
+  }
+
+  const unidentified = [table, ...leaves].find((relation) => !hasIdentity(relation));
+  if (unidentified !== undefined) {
+    const name = tableLabel(unidentified.schema, unidentified.name);
+    problem(
+      "ERS-704",
+      false,
+      `has no row identity${name === label ? "" : ` (partition ${name})`}: its inserts are replicated, its updates and deletes are not`,
+      `Add a primary key, or run on the source: ALTER TABLE ${name} REPLICA IDENTITY FULL; and start erserver again. Or exclude the table.`,
+    );
+    return { problems, skip: false, publishes: "insert" };
+  }
+  if (selector.columns !== undefined) {
+    const needed = table.replicaIdentity === "full" ? table.columns.filter((c) => !c.generated).map((c) => c.name) : table.identityColumns;
+    const left = needed.filter((name) => !selector.columns?.includes(name));
+    if (left.length > 0) {
+      problem(
+        "ERS-704",
+        true,
+        `is identified by ${left.map((name) => `"${name}"`).join(", ")}, which the column list leaves out: its UPDATE and DELETE would fail on the source`,
+        "Add these columns to the column list.",
+      );
+    }
+  }
+  return { problems, skip: false, publishes: "all" };
+}
+
+/** Whether the source lets UPDATE and DELETE through when the table is published for them. */
+function hasIdentity(table: CatalogTable): boolean {
+  return table.replicaIdentity === "full" || table.identityColumns.length > 0;
+}

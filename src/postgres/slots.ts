@@ -1,0 +1,156 @@
+import { type Lsn, parseLsn } from "../change/lsn.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { ServerError } from "../errors/server-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import type { SlotName } from "../quote/slot-name.ts";
+import { quoteIdent } from "../quote/ident.ts";
+import type { WireConnection } from "../wire/connection.ts";
+import type { ControlSession } from "./connect.ts";
+
+/** A row of pg_replication_slots. https://www.postgresql.org/docs/current/view-pg-replication-slots.html */
+export interface Slot {
+  readonly name: string;
+  readonly plugin: string | null;
+  readonly database: string | null;
+  readonly temporary: boolean;
+  /** Backend that uses it now. */
+  readonly activePid: number | undefined;
+  readonly restartLsn: Lsn | undefined;
+  readonly confirmedFlushLsn: Lsn | undefined;
+  /** `reserved`, `extended`, `unreserved`, `lost`; null before 13, which keeps WAL without a limit. */
+  readonly walStatus: string | null;
+  /** Bytes of WAL that the source keeps for this slot. */
+  readonly retainedBytes: number;
+}
+
+export async function readSlot(session: ControlSession, version: number, name: string): Promise<Slot | undefined> {
+  const [row] = await session.query(
+    `select slot_name, plugin, database, temporary::text as temporary, active_pid, restart_lsn, confirmed_flush_lsn,
+       ${version >= 130_000 ? "wal_status" : "null::text as wal_status"},
+       coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::bigint as retained
+     from pg_catalog.pg_replication_slots where slot_name = $1`,
+    [name],
+  );
+  if (row === undefined) return undefined;
+  return {
+    name,
+    plugin: row["plugin"] ?? null,
+    database: row["database"] ?? null,
+    temporary: row["temporary"] === "true",
+    activePid: row["active_pid"] == null ? undefined : Number(row["active_pid"]),
+    restartLsn: row["restart_lsn"] == null ? undefined : parseLsn(row["restart_lsn"]),
+    confirmedFlushLsn: row["confirmed_flush_lsn"] == null ? undefined : parseLsn(row["confirmed_flush_lsn"]),
+    walStatus: row["wal_status"] ?? null,
+    retainedBytes: Number(row["retained"]),
+  };
+}
+
+/** A snapshot of the source and the position in the change stream that it equals. */
+export interface ExportedSnapshot {
+  /** Transactions with a commit LSN below it are in the snapshot, all others come by the stream. */
+  readonly consistentPoint: Lsn;
+  /** For SET TRANSACTION SNAPSHOT; valid until the replication connection's next command. */
+  readonly snapshotName: string;
+}
+
+/**
+ * CREATE_REPLICATION_SLOT … EXPORT_SNAPSHOT, in the form that 10 to 18 accept. Waits until every transaction
+ * that is running now has ended. https://www.postgresql.org/docs/10/protocol-replication.html
+ */
+export async function createSlot(
+  connection: WireConnection,
+  name: SlotName,
+  options: { readonly temporary: boolean },
+): Promise<ExportedSnapshot> {
+  try {
+    const [result] = await connection.query(
+      `CREATE_REPLICATION_SLOT ${quoteIdent(name)} ${options.temporary ? "TEMPORARY " : ""}LOGICAL pgoutput EXPORT_SNAPSHOT`,
+    );
+    const row = result?.rows[0];
+    return { consistentPoint: parseLsn(row?.[1] ?? ""), snapshotName: row?.[2] ?? "" };
+  } catch (error) {
+    throw slotFailure(error, name);
+  }
+}
+
+/** Drops the slot; true when there was one. A slot that is in use fails with ERS-507. */
+export async function dropSlot(session: ControlSession, name: string): Promise<boolean> {
+  try {
+    const rows = await session.query(
+      "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where slot_name = $1",
+      [name],
+    );
+    return rows.length > 0;
+  } catch (error) {
+    throw slotFailure(error, name);
+  }
+}
+
+/** Names what the source refuses about a slot or a WAL sender; anything else comes back as it is. */
+export function slotFailure(error: unknown, name: string): unknown {
+  if (!(error instanceof Error) || !("code" in error)) return error;
+  const message = error.message;
+  const options = { subject: name, cause: error };
+  switch (error.code) {
+    case SQLSTATE.objectNotInPrerequisiteState:
+      if (/wal_level/.test(message)) return walLevelTooLow(message, options);
+      if (/can no longer|invalidated|has already been removed|cannot get changes/.test(message)) return slotLost(name, error);
+      return error;
+    case SQLSTATE.objectInUse:
+      return new ErserverError("ERS-507", `replication slot "${name}" is in use: ${message}`, {
+        ...options,
+        remedy: "Nothing to do: it is taken over when the other session ends. See active_pid in pg_replication_slots.",
+      });
+    case SQLSTATE.configurationLimitExceeded:
+      return noFreeSlot(message, options);
+    case SQLSTATE.tooManyConnections:
+      return noFreeSlot(message, options);
+    case SQLSTATE.insufficientPrivilege:
+      return new ErserverError("ERS-302", `the role may not use replication slots: ${message}`, {
+        ...options,
+        remedy: "Run on the source as superuser: ALTER ROLE … REPLICATION (managed hosts: GRANT rds_replication or the like).",
+      });
+    case SQLSTATE.duplicateObject:
+      return slotTaken(name, "a slot of this name was made at the same moment");
+    case SQLSTATE.undefinedObject:
+      return error instanceof ServerError && /publication/.test(message) ? error : slotMissing(name);
+    default:
+      return /requested WAL segment .* has already been removed/.test(message) ? slotLost(name, error) : error;
+  }
+}
+
+function walLevelTooLow(message: string, options: { subject: string; cause: unknown }): ErserverError {
+  return new ErserverError("ERS-301", `the source cannot decode its WAL: ${message}`, {
+    ...options,
+    remedy: "On the source: ALTER SYSTEM SET wal_level = logical; then restart the server.",
+  });
+}
+
+function noFreeSlot(message: string, options: { subject: string; cause: unknown }): ErserverError {
+  return new ErserverError("ERS-303", `no free replication slot or WAL sender on the source: ${message}`, {
+    ...options,
+    remedy: "Raise max_replication_slots and max_wal_senders on the source and restart it, or drop slots that nobody uses (pg_replication_slots).",
+  });
+}
+
+export function slotTaken(name: string, why: string): ErserverError {
+  return new ErserverError("ERS-501", `replication slot "${name}" is not ours: ${why}`, {
+    subject: name,
+    remedy: `Rename the target in the configuration, or, if nobody needs the slot: SELECT pg_drop_replication_slot('${name}');`,
+  });
+}
+
+export function slotMissing(name: string): ErserverError {
+  return new ErserverError("ERS-502", `replication slot "${name}" does not exist any more; changes since the target's position are lost to it`, {
+    subject: name,
+    remedy: "Start over for this target: erserver drop, empty its tables, erserver run. (erserver run --adopt instead of emptying them if they are equal.)",
+  });
+}
+
+export function slotLost(name: string, cause?: unknown): ErserverError {
+  return new ErserverError("ERS-503", `replication slot "${name}" is lost: the source has removed WAL that it still needed`, {
+    subject: name,
+    remedy: "Raise max_slot_wal_keep_size on the source, then start over for this target: erserver drop, empty its tables, erserver run.",
+    cause,
+  });
+}

@@ -1,0 +1,77 @@
+import { ErserverError } from "../errors/erserver-error.ts";
+import type { ControlSession } from "./connect.ts";
+import { majorOf, NEWEST_TESTED_MAJOR, OLDEST_SOURCE_MAJOR } from "./server-version.ts";
+
+/** What a pipeline must know of a server before it touches anything. */
+export interface ServerFacts {
+  readonly version: number;
+  readonly versionText: string;
+  readonly database: string;
+  readonly user: string;
+  readonly superuser: boolean;
+  readonly inRecovery: boolean;
+}
+
+export interface SourceFacts extends ServerFacts {
+  /** pg_control's system_identifier: the same for the life of a cluster and its standbys. */
+  readonly systemIdentifier: string;
+  readonly walLevel: string;
+  readonly mayReplicate: boolean;
+}
+
+export async function readServerFacts(session: ControlSession): Promise<ServerFacts> {
+  const [row] = await session.query(
+    `select pg_catalog.current_setting('server_version_num') as version, pg_catalog.current_setting('server_version') as version_text,
+       pg_catalog.current_database() as database, current_user::text as "user",
+       (select rolsuper::text from pg_catalog.pg_roles where rolname = current_user) as superuser,
+       pg_catalog.pg_is_in_recovery()::text as recovery`,
+  );
+  return {
+    version: Number(row?.["version"]),
+    versionText: row?.["version_text"] ?? "",
+    database: row?.["database"] ?? "",
+    user: row?.["user"] ?? "",
+    superuser: row?.["superuser"] === "true",
+    inRecovery: row?.["recovery"] === "true",
+  };
+}
+
+export async function readSourceFacts(session: ControlSession): Promise<SourceFacts> {
+  const facts = await readServerFacts(session);
+  const [row] = await session.query(
+    `select (select system_identifier::text from pg_catalog.pg_control_system()) as system, pg_catalog.current_setting('wal_level') as wal_level,
+       (select (rolreplication or rolsuper)::text from pg_catalog.pg_roles where rolname = current_user) as replication`,
+  );
+  return {
+    ...facts,
+    systemIdentifier: row?.["system"] ?? "",
+    walLevel: row?.["wal_level"] ?? "",
+    mayReplicate: row?.["replication"] === "true",
+  };
+}
+
+/** Throws the first thing that forbids replication from this source. */
+export function requireUsableSource(facts: SourceFacts, where: string): void {
+  if (majorOf(facts.version) < OLDEST_SOURCE_MAJOR) {
+    throw new ErserverError("ERS-305", `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_SOURCE_MAJOR}`, {
+      subject: where,
+      remedy: `Replicate from PostgreSQL ${OLDEST_SOURCE_MAJOR} or newer.`,
+    });
+  }
+  if (facts.inRecovery) {
+    throw new ErserverError("ERS-307", `${where}: the source is a standby`, {
+      subject: where,
+      remedy: "Name the primary as source (several hosts with target_session_attrs=primary find it by themselves).",
+    });
+  }
+  if (facts.walLevel !== "logical") {
+    throw new ErserverError("ERS-301", `${where}: wal_level is ${facts.walLevel}, and must be logical`, {
+      subject: where,
+      remedy: "On the source: ALTER SYSTEM SET wal_level = logical; then restart the server.",
+    });
+  }
+}
+
+export function isUntestedMajor(version: number): boolean {
+  return majorOf(version) > NEWEST_TESTED_MAJOR;
+}

@@ -13,6 +13,8 @@ create table erserver.pipeline (
   desired text not null default 'running' check (desired in ('running', 'paused')),
   -- a comparison asks the applier to stand still at this position until hold_until
   hold_lsn pg_lsn,
+  -- the applier's answer: everything before it is applied, nothing behind it
+  held_lsn pg_lsn,
   hold_until timestamptz,
   created_at timestamptz not null default now()
 );

@@ -30,5 +30,7 @@ export type Delivery =
   | { readonly kind: "group"; readonly group: Group }
   /** The source has nothing for us up to here; no transaction is open. */
   | { readonly kind: "idle"; readonly lsn: Lsn }
+  /** Everything that commits before `lsn` has been delivered; the rest waits until it is let go. */
+  | { readonly kind: "held"; readonly lsn: Lsn }
   /** `untilLsn` was reached: nothing further will be delivered. */
   | { readonly kind: "end"; readonly lsn: Lsn };

@@ -1,3 +1,4 @@
+import type { LogLevel } from "../observability/log.ts";
 import type { Conninfo } from "./conninfo.ts";
 
 /**
@@ -12,8 +13,6 @@ export interface TableSelector {
   /** Row filter, an SQL expression over the table's columns. Only with an exact name. */
   readonly where: string | undefined;
 }
-
-export type LogLevel = "debug" | "info" | "warn" | "error";
 
 export interface TargetConfig {
   /** The pipeline's name. */

@@ -10,7 +10,8 @@ const URL_START = /^postgres(?:ql)?:\/\//;
 /** ERS-104. The message must not repeat text of the connection string other than a keyword: any of it can be part of a password. */
 export function conninfoError(message: string, remedy?: string): ErserverError {
   return new ErserverError("ERS-104", message, {
-    remedy: remedy ?? "Write the connection string as psql takes it: a postgres:// URL or keyword=value pairs.",
+    remedy:
+      remedy ?? "Write the connection string as psql takes it: a postgres:// URL or keyword=value pairs.",
   });
 }
 
@@ -23,7 +24,8 @@ export function checkKeyword(word: string): void {
   if (isConninfoKeyword(word)) return;
   if (!/^\w{1,40}$/.test(word)) throw conninfoError("a keyword is not one that libpq knows");
   const meant = meantKeyword(word);
-  const hint = meant === undefined ? didYouMean(word, Object.keys(CONNINFO_KEYWORDS)) : ` Did you mean "${meant}"?`;
+  const hint =
+    meant === undefined ? didYouMean(word, Object.keys(CONNINFO_KEYWORDS)) : ` Did you mean "${meant}"?`;
   throw conninfoError(`unknown keyword "${word}" in a connection string.${hint}`);
 }
 
@@ -45,7 +47,10 @@ function splitKeywordValue(text: string): ConninfoPairs {
     const [, keyword = "", equals, quoted, closing, plain] = match ?? [];
     if (match === null || equals === undefined || !isConninfoKeyword(keyword)) {
       if (passwordBefore) {
-        throw conninfoError("the word after the password is not a keyword.", "Put the password in single quotes: password='…'.");
+        throw conninfoError(
+          "the word after the password is not a keyword.",
+          "Put the password in single quotes: password='…'.",
+        );
       }
       if (match !== null && equals !== undefined) checkKeyword(keyword);
       throw conninfoError(`missing "=" after the word at character ${at + 1} of a connection string`);
@@ -59,7 +64,8 @@ function splitKeywordValue(text: string): ConninfoPairs {
   return pairs;
 }
 
-const ENCODE_REMEDY = 'Percent-encode special characters in the URL: "@" is %40, "/" is %2F, ":" is %3A, "%" is %25.';
+const ENCODE_REMEDY =
+  'Percent-encode special characters in the URL: "@" is %40, "/" is %2F, ":" is %3A, "%" is %25.';
 
 /** As conninfo_uri_parse_options() in fe-connect.c, except that a raw `@` behind the user part is refused: it always is a forgotten %40. */
 function splitUrl(url: string): ConninfoPairs {
@@ -73,27 +79,37 @@ function splitUrl(url: string): ConninfoPairs {
   add("user", user);
   add("password", password);
 
-  const [, hostPart = "", database = "", query] = /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest.slice(userPart.length)) ?? [];
-  if (hostPart.includes("@") || database.includes("@")) throw conninfoError('a URL has a second "@" before its "?"', ENCODE_REMEDY);
+  const [, hostPart = "", database = "", query] =
+    /^([^/?]*)(?:\/([^?]*))?(?:\?(.*))?$/s.exec(rest.slice(userPart.length)) ?? [];
+  if (hostPart.includes("@") || database.includes("@"))
+    throw conninfoError('a URL has a second "@" before its "?"', ENCODE_REMEDY);
   const hosts: string[] = [];
   const ports: string[] = [];
   for (const part of hostPart.split(",")) {
     const match = /^(?:\[([^\]]+)\]|([^:[\]]*))(?::(.*))?$/s.exec(part);
-    if (match === null) throw conninfoError("a host in a URL is not understood", "Put an IPv6 address in brackets: postgres://[::1]:5432/db.");
+    if (match === null)
+      throw conninfoError(
+        "a host in a URL is not understood",
+        "Put an IPv6 address in brackets: postgres://[::1]:5432/db.",
+      );
     hosts.push(match[1] ?? match[2] ?? "");
     ports.push(match[3] ?? "");
   }
   add("host", hosts.join(","));
-  if (ports.some((port) => port !== "")) add("port", ports.join(","));
+  add("port", ports.join(","));
   add("dbname", database);
-  for (const parameter of query === undefined || query === "" ? [] : query.split("&")) pairs.push(splitParameter(parameter));
+  for (const parameter of query === undefined || query === "" ? [] : query.replace(/&$/, "").split("&"))
+    pairs.push(splitParameter(parameter));
   return pairs;
 }
 
 function splitParameter(parameter: string): [string, string] {
   const [name = "", value, ...more] = parameter.split("=");
   if (value === undefined || more.length > 0) {
-    throw conninfoError('a URL parameter is not of the form "keyword=value"', 'Percent-encode "=" as %3D and "&" as %26 inside a value.');
+    throw conninfoError(
+      'a URL parameter is not of the form "keyword=value"',
+      'Percent-encode "=" as %3D and "&" as %26 inside a value.',
+    );
   }
   const keyword = percentDecode(name, "keyword");
   // JDBC's way to ask for TLS, which libpq takes as well.

@@ -9,7 +9,13 @@ import { Secret } from "./secrets.ts";
 import { readService } from "./service-file.ts";
 
 export type SslMode = "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full";
-export type TargetSessionAttrs = "any" | "read-write" | "read-only" | "primary" | "standby" | "prefer-standby";
+export type TargetSessionAttrs =
+  | "any"
+  | "read-write"
+  | "read-only"
+  | "primary"
+  | "standby"
+  | "prefer-standby";
 export type TlsVersion = "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3";
 
 export interface Host {
@@ -77,23 +83,29 @@ const TLS_VERSIONS = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"] as const;
  * Throws ERS-104 for anything that libpq would refuse, ERS-105 for a service that is not defined, ERS-107 for a protection that
  * is not supported. No message holds a value.
  */
-export function parseConninfo(value: string | Readonly<Record<string, unknown>>, environment: Environment): Conninfo {
-  const settings = collectSettings(typeof value === "string" ? splitConninfo(value) : mappingPairs(value), environment);
+export function parseConninfo(
+  value: string | Readonly<Record<string, unknown>>,
+  environment: Environment,
+): Conninfo {
+  const settings = collectSettings(
+    typeof value === "string" ? splitConninfo(value) : mappingPairs(value),
+    environment,
+  );
   refuseUnsupported(settings);
   const text = (keyword: string) => settings.get(keyword)?.value || undefined;
-  const secret = (keyword: string) => (text(keyword) === undefined ? undefined : new Secret(text(keyword) as string));
   const home = (file: string) => join(environment.home, file);
   const present = (file: string) => (environment.exists(file) ? file : undefined);
 
   const user = text("user") ?? environment.user;
-  if (user === "") throw conninfoError("a connection string names no user, and the operating system user has no name");
+  if (user === "")
+    throw conninfoError("a connection string names no user, and the operating system user has no name");
   const sslrootcert = text("sslrootcert") ?? present(home(".postgresql/root.crt"));
   const withCertificate = text("sslcertmode") !== "disable";
   return {
     hosts: hostsOf(settings, environment),
     user,
     database: text("dbname") ?? user,
-    password: secret("password"),
+    password: secretOf(text("password")),
     passfile: text("passfile") ?? home(".pgpass"),
     sslmode: sslModeOf(settings, sslrootcert),
     sslnegotiation: oneOf(settings, "sslnegotiation", ["postgres", "direct"], "postgres"),
@@ -101,7 +113,7 @@ export function parseConninfo(value: string | Readonly<Record<string, unknown>>,
     sslcrl: text("sslcrl") ?? present(home(".postgresql/root.crl")),
     sslcert: withCertificate ? (text("sslcert") ?? present(home(".postgresql/postgresql.crt"))) : undefined,
     sslkey: withCertificate ? (text("sslkey") ?? present(home(".postgresql/postgresql.key"))) : undefined,
-    sslpassword: secret("sslpassword"),
+    sslpassword: secretOf(text("sslpassword")),
     sslMinProtocolVersion: oneOf(settings, "ssl_min_protocol_version", TLS_VERSIONS, "TLSv1.2"),
     sslMaxProtocolVersion: oneOf(settings, "ssl_max_protocol_version", TLS_VERSIONS, undefined),
     channelBinding: oneOf(settings, "channel_binding", ["disable", "prefer", "require"], "prefer"),
@@ -112,12 +124,19 @@ export function parseConninfo(value: string | Readonly<Record<string, unknown>>,
   };
 }
 
+function secretOf(text: string | undefined): Secret | undefined {
+  return text === undefined ? undefined : new Secret(text);
+}
+
 function mappingPairs(mapping: Readonly<Record<string, unknown>>): ConninfoPairs {
   return Object.entries(mapping).map(([keyword, value]) => {
     checkKeyword(keyword);
     if (typeof value === "string") return [keyword, value];
     // A number only where it can mean nothing but itself: YAML would read the password 007 as 7.
-    if (typeof value === "number" && (keyword === "port" || /^(?:connect_timeout|keepalives|tcp_user)/.test(keyword))) {
+    if (
+      typeof value === "number" &&
+      (keyword === "port" || /^(?:connect_timeout|keepalives|tcp_user)/.test(keyword))
+    ) {
       return [keyword, String(value)];
     }
     throw conninfoError(`"${keyword}" of a connection must be text`, "Put the value in quotes.");
@@ -128,17 +147,20 @@ function mappingPairs(mapping: Readonly<Record<string, unknown>>): ConninfoPairs
 function collectSettings(explicit: ConninfoPairs, environment: Environment): Settings {
   const { env } = environment;
   const settings = new Map<string, Setting>();
-  for (const [keyword, value] of explicit) settings.set(keyword, { value, origin: `"${keyword}" of a connection` });
+  for (const [keyword, value] of explicit)
+    settings.set(keyword, { value, origin: `"${keyword}" of a connection` });
 
   const service = settings.get("service")?.value ?? env.PGSERVICE ?? "";
   if (service !== "") {
     for (const [keyword, value] of readService(service, settings.get("servicefile")?.value, environment)) {
-      if (!settings.has(keyword)) settings.set(keyword, { value, origin: `"${keyword}" of service "${service}"` });
+      if (!settings.has(keyword))
+        settings.set(keyword, { value, origin: `"${keyword}" of service "${service}"` });
     }
   }
   for (const [keyword, { env: variable }] of Object.entries(CONNINFO_KEYWORDS)) {
     const value = variable === undefined ? undefined : env[variable];
-    if (value !== undefined && !settings.has(keyword)) settings.set(keyword, { value, origin: `the variable ${variable}` });
+    if (value !== undefined && !settings.has(keyword))
+      settings.set(keyword, { value, origin: `the variable ${variable}` });
   }
   return settings;
 }
@@ -149,7 +171,10 @@ function refuseUnsupported(settings: Settings): void {
     if (treatment !== "refused" || value === "" || harmless.includes(value)) continue;
     throw new ErserverError("ERS-107", `${origin} asks for something that erserver does not support`, {
       subject: keyword,
-      remedy: harmless.length === 0 ? `Leave ${keyword} out.` : `Leave ${keyword} out, or use ${harmless.join(" or ")}.`,
+      remedy:
+        harmless.length === 0
+          ? `Leave ${keyword} out.`
+          : `Leave ${keyword} out, or use ${harmless.join(" or ")}.`,
     });
   }
 }
@@ -165,7 +190,8 @@ function hostsOf(settings: Settings, environment: Environment): Host[] {
   if (addresses.length > 0 && hosts.length > 0 && hosts.length !== addresses.length) {
     throw conninfoError('"host" and "hostaddr" do not list the same number of hosts');
   }
-  if (ports.length > 1 && ports.length !== count) throw conninfoError('"port" does not list as many ports as there are hosts');
+  if (ports.length > 1 && ports.length !== count)
+    throw conninfoError('"port" does not list as many ports as there are hosts');
   return Array.from({ length: count }, (_, index) => {
     const hostaddr = addresses[index] || undefined;
     const host = hosts[index] || hostaddr || defaultHost(environment);
@@ -203,7 +229,10 @@ function sslModeOf(settings: Settings, sslrootcert: string | undefined): SslMode
   const mode = oneOf(settings, "sslmode", SSL_MODES, system ? "verify-full" : "prefer");
   // Anybody can have a certificate that the system trusts: only the name in it tells who it is.
   if (system && mode !== "verify-full") {
-    throw conninfoError("sslrootcert=system needs sslmode=verify-full, as in libpq", "Set sslmode=verify-full.");
+    throw conninfoError(
+      "sslrootcert=system needs sslmode=verify-full, as in libpq",
+      "Set sslmode=verify-full.",
+    );
   }
   return mode;
 }
@@ -211,7 +240,8 @@ function sslModeOf(settings: Settings, sslrootcert: string | undefined): SslMode
 function connectTimeoutOf(settings: Settings): number | undefined {
   const setting = settings.get("connect_timeout");
   if (setting === undefined || setting.value === "") return undefined;
-  if (!/^\s*[+-]?\d{1,9}\s*$/.test(setting.value)) throw conninfoError(`${setting.origin} is not a whole number of seconds`);
+  if (!/^\s*[+-]?\d{1,9}\s*$/.test(setting.value))
+    throw conninfoError(`${setting.origin} is not a whole number of seconds`);
   const seconds = Number(setting.value);
   return seconds > 0 ? seconds : undefined;
 }

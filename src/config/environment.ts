@@ -32,3 +32,10 @@ function osUser(): string {
     return "";
   }
 }
+
+/** The reason why a file could not be read, such as ENOENT. */
+export function errnoOf(error: unknown): string {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : "unknown reason";
+}

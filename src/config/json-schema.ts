@@ -24,11 +24,16 @@ export function knownKeys(schema: JsonSchema, path: readonly PropertyKey[]): rea
   let candidates: readonly JsonSchema[] = [schema];
   for (const step of path) {
     candidates = candidates.flatMap(alternatives).flatMap((candidate) => {
-      const below = typeof step === "number" ? candidate.items : (candidate.properties?.[String(step)] ?? candidate.additionalProperties);
+      const below =
+        typeof step === "number"
+          ? candidate.items
+          : (candidate.properties?.[String(step)] ?? candidate.additionalProperties);
       return typeof below === "object" ? [below] : [];
     });
   }
-  const properties = candidates.flatMap(alternatives).find((candidate) => candidate.properties !== undefined)?.properties;
+  const properties = candidates
+    .flatMap(alternatives)
+    .find((candidate) => candidate.properties !== undefined)?.properties;
   return properties === undefined ? undefined : Object.keys(properties);
 }
 

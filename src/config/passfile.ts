@@ -1,5 +1,9 @@
 /** Socket folders that libpq builds use by default; .pgpass calls them `localhost`. */
-const DEFAULT_SOCKET_FOLDERS: ReadonlySet<string> = new Set(["/tmp", "/run/postgresql", "/var/run/postgresql"]);
+const DEFAULT_SOCKET_FOLDERS: ReadonlySet<string> = new Set([
+  "/tmp",
+  "/run/postgresql",
+  "/var/run/postgresql",
+]);
 
 /** What a line of a password file must match. */
 export interface PassfileKey {

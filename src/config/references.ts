@@ -1,6 +1,6 @@
 import { dirname, resolve } from "node:path";
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { Environment } from "./environment.ts";
+import { type Environment, errnoOf } from "./environment.ts";
 import { isConninfoUrl } from "./conninfo-text.ts";
 
 const REFERENCE = /\$?\$\{([^}]*)\}/g;
@@ -36,15 +36,21 @@ function lookUp(reference: string, { environment, configPath }: ReferenceOptions
   if (kind === "env") {
     const value = environment.env[name];
     if (value !== undefined) return value;
-    throw unresolved(`environment variable "${name}" is not set`, `Set ${name} in the environment of erserver.`);
+    throw unresolved(
+      `environment variable "${name}" is not set`,
+      `Set ${name} in the environment of erserver.`,
+    );
   }
   if (kind === "file") {
     const path = resolve(dirname(configPath), name);
     try {
       return environment.readFile(path).replace(/\r?\n$/, "");
     } catch (error) {
-      const reason = (error as NodeJS.ErrnoException).code ?? "unknown reason";
-      throw unresolved(`file "${path}" cannot be read (${reason})`, "Create the file, or let erserver's user read it.");
+      const reason = errnoOf(error);
+      throw unresolved(
+        `file "${path}" cannot be read (${reason})`,
+        "Create the file, or let erserver's user read it.",
+      );
     }
   }
   // What stands between the braces is not repeated: it may be part of a password.

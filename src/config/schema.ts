@@ -6,11 +6,12 @@ import { DURATION, parseDuration, parseSize, SIZE } from "./units.ts";
 const DAY = 86_400_000;
 const GB = 2 ** 30;
 
+const CONNINFO =
+  "a `postgres://` URL, a `keyword=value` string, or a mapping with libpq's keywords. Several hosts, `service=`, PG* variables, `.pgpass` and `sslmode` work as in psql. The value of a `${env:NAME}` or `${file:PATH}` inside may hold any character: it is escaped.";
+
 const conninfo = z
   .union([z.string(), z.record(z.string(), z.union([z.string(), z.number()]))])
-  .describe(
-    "A database: a `postgres://` URL, a `keyword=value` string, or a mapping with libpq's keywords. Several hosts, `service=`, PG* variables, `.pgpass` and `sslmode` work as in psql. The value of a `${env:NAME}` or `${file:PATH}` inside may hold any character: it is escaped.",
-  );
+  .describe(`A database: ${CONNINFO}`);
 
 /** Turns the RangeError of a parser into an issue at the value. */
 function parsed<T>(parse: (text: string) => T) {
@@ -44,9 +45,12 @@ const selector = z
           .string()
           .regex(/\S/, "is empty")
           .optional()
-          .describe("Row filter: an SQL expression over the table's columns, evaluated by the source (PostgreSQL 15 and newer)."),
+          .describe("Row filter: an SQL expression over the table's columns, evaluated by the source."),
       })
-      .refine(({ table }) => isExact(table), { path: ["table"], message: "columns and where need one table, without *" })
+      .refine(({ table }) => isExact(table), {
+        path: ["table"],
+        message: "columns and where need one table, without *",
+      })
       .transform(({ table, columns, where }): TableSelector => ({ ...table, columns, where })),
   ])
   .describe(
@@ -58,7 +62,10 @@ const duration = (least: number, most: number) =>
     .string('must be a duration with its unit, such as "30s"')
     .regex(DURATION, "must be a duration with its unit: ms, s, m or h")
     .transform(parseDuration)
-    .refine((milliseconds) => milliseconds >= least && milliseconds <= most, `must be from ${least / 1000} s to ${most / 1000} s`);
+    .refine(
+      (milliseconds) => milliseconds >= least && milliseconds <= most,
+      `must be from ${least / 1000} s to ${most / 1000} s`,
+    );
 
 const size = (least: number, most: number) =>
   z
@@ -70,50 +77,76 @@ const size = (least: number, most: number) =>
 /** The configuration file. Every key has its description here: the reference and the editors' schema are made from it. */
 export const configSchema = z
   .strictObject({
-    source: conninfo.describe(`The database to copy from. ${conninfo.description}`),
+    source: conninfo.describe(`The database to copy from: ${CONNINFO}`),
     targets: z
       .record(z.string().regex(/^[A-Za-z0-9_-]{1,40}$/, "must be 1 to 40 letters, digits, _ or -"), conninfo)
       .refine((targets) => Object.keys(targets).length > 0, "must name at least one target")
-      .describe("The databases to copy to, by name. The name (letters, digits, `_` and `-`, at most 40) becomes the pipeline's."),
+      .describe(
+        "The databases to copy to, by name. The name (letters, digits, `_` and `-`, at most 40) becomes the pipeline's.",
+      ),
     tables: z
       .strictObject({
         include: z
           .array(selector)
           .min(1, "selects no table: leave `include` out to replicate all")
           .default([{ schema: "*", table: "*", columns: undefined, where: undefined }])
-          .describe("Tables to replicate. Default: every ordinary and partitioned table outside the system's schemas."),
-        exclude: z.array(pattern).default([]).describe("Tables to leave out of what `include` selects; patterns as there."),
+          .describe(
+            "Tables to replicate. Default: every ordinary and partitioned table outside the system's schemas.",
+          ),
+        exclude: z
+          .array(pattern)
+          .default([])
+          .describe("Tables to leave out of what `include` selects; patterns as there."),
         publish_via_partition_root: z
           .boolean()
           .default(true)
-          .describe("Replicate partitioned tables as one table, so that the target may be partitioned otherwise or not at all."),
+          .describe(
+            "Replicate partitioned tables as one table, so that the target may be partitioned otherwise or not at all.",
+          ),
         missing_column: z
           .enum(["stop", "ignore"])
           .default("stop")
-          .describe("When the target table lacks a replicated column: `stop` the pipeline, or `ignore` the column."),
+          .describe(
+            "When the target table lacks a replicated column: `stop` the pipeline, or `ignore` the column.",
+          ),
       })
       .prefault({})
       .describe("What is replicated."),
     capture: z
       .enum(["auto", "wal", "trigger"])
       .default("auto")
-      .describe("How changes are read from the source: `wal` by logical decoding; `trigger` is not in this version; `auto` is `wal` for now."),
+      .describe(
+        "How changes are read from the source: `wal` by logical decoding; `trigger` is not in this version; `auto` is `wal` for now.",
+      ),
     timeout: duration(1_000, DAY)
       .prefault("30s")
-      .describe("A server that is silent for this long counts as lost, and the pipeline reconnects. Units: `ms`, `s`, `m`, `h`."),
+      .describe(
+        "A server that is silent for this long counts as lost, and the pipeline reconnects. Units: `ms`, `s`, `m`, `h`.",
+      ),
     apply: z
       .strictObject({
         conflict: z
           .enum(["source-wins", "stop"])
           .default("source-wins")
-          .describe("When a target row is not as the source's change expects it: make it the source's row and record the conflict, or stop."),
+          .describe(
+            "When a target row is not as the source's change expects it: make it the source's row and record the conflict, or stop.",
+          ),
         group: z
           .strictObject({
-            transactions: z.int().min(1).max(1_000_000).default(1000).describe("Most transactions in a group."),
-            bytes: size(64 * 1024, GB).prefault("4MB").describe("Most bytes of changes in a group. Units as in PostgreSQL: `kB`, `MB`, `GB`."),
+            transactions: z
+              .int()
+              .min(1)
+              .max(1_000_000)
+              .default(1000)
+              .describe("Most transactions in a group."),
+            bytes: size(64 * 1024, GB)
+              .prefault("4MB")
+              .describe("Most bytes of changes in a group. Units as in PostgreSQL: `kB`, `MB`, `GB`."),
           })
           .prefault({})
-          .describe("Bounds of the source transactions that become one target transaction while catching up."),
+          .describe(
+            "Bounds of the source transactions that become one target transaction while catching up.",
+          ),
       })
       .prefault({})
       .describe("How changes are written."),
@@ -127,7 +160,10 @@ export const configSchema = z
       .describe("Move values in PostgreSQL's binary form: `auto` where every column's type allows it."),
     log: z
       .strictObject({
-        level: z.enum(["debug", "info", "warn", "error"]).default("info").describe("Least important lines that are written."),
+        level: z
+          .enum(["debug", "info", "warn", "error"])
+          .default("info")
+          .describe("Least important lines that are written."),
       })
       .prefault({})
       .describe("The log, on standard error."),

@@ -12,7 +12,11 @@ const SYSTEM_FOLDERS = ["/etc/postgresql-common", "/etc/sysconfig/pgsql"];
  * Throws ERS-105 when no file defines it, ERS-104 when the file is malformed.
  * https://www.postgresql.org/docs/current/libpq-pgservice.html
  */
-export function readService(service: string, servicefile: string | undefined, environment: Environment): ConninfoPairs {
+export function readService(
+  service: string,
+  servicefile: string | undefined,
+  environment: Environment,
+): ConninfoPairs {
   const { env, home } = environment;
   const named = servicefile ?? env.PGSERVICEFILE;
   const user = named === undefined || named === "" ? join(home, ".pg_service.conf") : named;
@@ -51,10 +55,14 @@ export function parseService(text: string, service: string, file: string): Conni
     if (!inside) continue;
     const [, keyword = "", value = ""] = /^([^=]*)=(.*)$/.exec(line) ?? [];
     if (!isConninfoKeyword(keyword) || keyword === "service" || keyword === "servicefile") {
-      throw new ErserverError("ERS-104", `${file}:${index + 1}: not a line of the form "keyword=value" with a keyword of libpq`, {
-        subject: `${file}:${index + 1}`,
-        remedy: "Correct the line; there are no spaces around the equals sign.",
-      });
+      throw new ErserverError(
+        "ERS-104",
+        `${file}:${index + 1}: not a line of the form "keyword=value" with a keyword of libpq`,
+        {
+          subject: `${file}:${index + 1}`,
+          remedy: "Correct the line; there are no spaces around the equals sign.",
+        },
+      );
     }
     // The first of several lines counts, as in libpq.
     if (!pairs?.some(([known]) => known === keyword)) pairs?.push([keyword, value]);

@@ -16,14 +16,16 @@ export function parseTablePattern(text: string): TablePattern {
   const parts = readParts(text, true);
   const [schema, table] = parts;
   if (table === undefined) throw new RangeError(`has no schema: write "public.${text}"`);
-  if (schema === undefined || parts.length > 2) throw new RangeError('has too many dots: quote a name that holds one, as in public."a.b"');
+  if (schema === undefined || parts.length > 2)
+    throw new RangeError('has too many dots: quote a name that holds one, as in public."a.b"');
   return { schema, table };
 }
 
 /** Reads one name, such as a column's: folded to lower case unless quoted. Throws RangeError. */
 export function parseName(text: string): string {
   const [name, ...more] = readParts(text, false);
-  if (name === undefined || more.length > 0) throw new RangeError("is not one name: quote a name that holds a dot");
+  if (name === undefined || more.length > 0)
+    throw new RangeError("is not one name: quote a name that holds a dot");
   return name;
 }
 
@@ -33,12 +35,18 @@ export function isExact(selector: TablePattern): boolean {
 }
 
 /** Whether a table, by its names in the catalogue, is selected. */
-export function matchesSelector(selector: Pick<TableSelector, "schema" | "table">, schema: string, table: string): boolean {
+export function matchesSelector(
+  selector: Pick<TableSelector, "schema" | "table">,
+  schema: string,
+  table: string,
+): boolean {
   return matchesPart(selector.schema, schema) && matchesPart(selector.table, table);
 }
 
 function matchesPart(pattern: string, name: string): boolean {
-  const expression = pattern.replace(/\\[^]|[^]/g, (item) => (item === "*" ? "[^]*" : escapeForRegExp(item.at(-1) as string)));
+  const expression = pattern.replace(/\\[^]|[^]/g, (item) =>
+    item === "*" ? "[^]*" : escapeForRegExp(item.at(-1) as string),
+  );
   return new RegExp(`^${expression}$`).test(name);
 }
 
@@ -70,12 +78,18 @@ function readParts(text: string, wildcards: boolean): string[] {
     } else if (token === "*" && wildcards) {
       append("*", "");
     } else if (/[\s*?,;'()\\]/.test(token)) {
-      throw new RangeError(`holds ${JSON.stringify(token)}: quote a name that is not plain letters, digits and underscores`);
+      throw new RangeError(
+        `holds ${JSON.stringify(token)}: quote a name that is not plain letters, digits and underscores`,
+      );
     } else {
-      append(token.replace(/[A-Z]/, (letter) => letter.toLowerCase()), token);
+      append(
+        token.replace(/[A-Z]/, (letter) => letter.toLowerCase()),
+        token,
+      );
     }
   }
   if (parts.includes("")) throw new RangeError("has an empty name");
-  if (lengths.some((length) => length > MAX_NAME_BYTES)) throw new RangeError(`has a name longer than ${MAX_NAME_BYTES} bytes`);
+  if (lengths.some((length) => length > MAX_NAME_BYTES))
+    throw new RangeError(`has a name longer than ${MAX_NAME_BYTES} bytes`);
   return parts;
 }

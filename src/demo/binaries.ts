@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { readFileSync, statSync } from "node:fs";
-import { access, chmod, constants, lstat, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
+import { access, constants, lstat, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -178,7 +178,6 @@ async function usableCopy(native: string, version: string, user: ServerUser | un
     await run("cp", ["-RP", native, path.join(fresh, "native")]);
     await run("chmod", ["-R", "u+w,go-w,a+rX", fresh]);
     await addLibraryLinks(path.join(fresh, "native"));
-    await chmod(fresh, 0o755);
     await rename(fresh, copy);
     return path.join(copy, "native");
   } catch (error) {

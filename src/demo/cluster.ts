@@ -1,7 +1,7 @@
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomInt } from "node:crypto";
 import { closeSync, existsSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { appendFile, chown, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { appendFile, chown, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,7 +14,8 @@ import {
   serverUser,
   temporaryFolder,
 } from "./binaries.ts";
-import { commandLine, isRunning, sendSignal, signalServer } from "./processes.ts";
+import { removeLeftovers } from "./leftovers.ts";
+import { isRunning, signalServer } from "./processes.ts";
 
 const run = promisify(execFile);
 
@@ -44,8 +45,6 @@ const START_TIMEOUT_MS = 120_000;
 const STOP_TIMEOUT_MS = 60_000;
 /** The postmaster itself resorts to SIGKILL 5 s after an immediate stop. */
 const QUIT_TIMEOUT_MS = 10_000;
-
-const FOLDER_NAME = /^erserver-cluster-(\d+)-/;
 
 /** Our servers that may be running or have a folder: what must not outlive this process. */
 const live = new Set<Cluster>();
@@ -399,34 +398,4 @@ function endBySignal(signal: NodeJS.Signals): void {
   destroyAll();
   process.removeListener(signal, endBySignal);
   process.kill(process.pid, signal);
-}
-
-/** Stops the servers and removes the folders of processes that were killed before they could. */
-async function removeLeftovers(user: ServerUser | undefined): Promise<void> {
-  const parent = temporaryFolder(user);
-  // Ours for the moment between its making and its handing over to the server user.
-  const owners = [user?.uid, process.getuid?.()];
-  for (const name of await readdir(parent)) {
-    const creator = FOLDER_NAME.exec(name)?.[1];
-    if (creator === undefined || isRunning(Number(creator))) continue;
-    const folder = path.join(parent, name);
-    const uid = await stat(folder).then(
-      (entry) => entry.uid,
-      () => undefined,
-    );
-    if (uid === undefined || !owners.includes(uid)) continue;
-    const postmaster = Number(await readFile(path.join(folder, "pid"), "utf8").catch(() => "0"));
-    if (postmaster > 0 && commandLine(postmaster).includes(`cluster_name=${name}`))
-      await quitLeftover(postmaster);
-    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
-  }
-}
-
-async function quitLeftover(postmaster: number): Promise<void> {
-  signalServer(postmaster, "SIGCONT");
-  // Not SIGKILL first: the server then takes its System V shared memory with it.
-  sendSignal(postmaster, "SIGQUIT");
-  const deadline = Date.now() + QUIT_TIMEOUT_MS;
-  while (isRunning(postmaster) && Date.now() < deadline) await sleep(20);
-  if (isRunning(postmaster)) signalServer(postmaster, "SIGKILL");
 }

@@ -5,6 +5,8 @@ export interface ErserverErrorOptions {
   readonly subject?: string;
   /** What to do, as a sentence or the exact command. */
   readonly remedy: string;
+  /** More for the operator's eyes, such as the key of a row: shown and kept on the target, never logged. */
+  readonly detail?: string;
   readonly cause?: unknown;
 }
 
@@ -14,12 +16,14 @@ export class ErserverError extends Error {
   readonly code: ErrorCode;
   readonly subject: string | undefined;
   readonly remedy: string;
+  readonly detail: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: ErserverErrorOptions) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.subject = options.subject;
     this.remedy = options.remedy;
+    this.detail = options.detail;
   }
 
   get entry(): ErrorCodeEntry {

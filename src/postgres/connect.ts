@@ -95,7 +95,7 @@ export async function connectWire(conninfo: Conninfo, options: SessionOptions): 
   // The contract with pg 8.23.1, pinned and tested: after `connect` the socket is at ReadyForQuery, and these
   // listeners are all that pg has on it.
   for (const event of ["data", "error", "close", "end"]) socket.removeAllListeners(event);
-  return new WireConnection(socket);
+  return new WireConnection(socket, describeConninfo(conninfo));
 }
 
 function socketOf(client: pg.Client): Duplex {

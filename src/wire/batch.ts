@@ -56,6 +56,7 @@ export class Batch {
   readonly #channel: Channel;
   readonly #replies: BatchReplies;
   #begun = false;
+  #refused = false;
 
   constructor(channel: Channel) {
     this.#channel = channel;
@@ -157,18 +158,20 @@ export class Batch {
   }
 
   /** Sends the rest and Sync. Resolves also when a statement failed; rejects when the connection is gone. */
-  async send(): Promise<BatchResult> {
+  send(): Promise<BatchResult> {
     this.writer.bytes(SYNC_FRAME);
     if (this.#hand()) this.#channel.spoken(this.#replies);
     return this.#replies.result;
   }
 
+  /** False when the batch could not begin: its result has been rejected. */
   #hand(): boolean {
     const bytes = this.writer.take();
     if (!this.#begun) {
       this.#begun = true;
-      if (!this.#channel.begin(this.#replies)) return false;
+      this.#refused = !this.#channel.begin(this.#replies);
     }
+    if (this.#refused) return false;
     this.#channel.write(bytes);
     return true;
   }

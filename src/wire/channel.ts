@@ -57,7 +57,9 @@ export class Channel {
     this.#subject = subject;
     stream.on("data", (chunk: Buffer) => this.#receive(chunk));
     stream.on("drain", () => this.#drained());
-    stream.on("error", (error: Error) => this.close(this.lost(`the connection broke: ${error.message}`, error)));
+    stream.on("error", (error: Error) =>
+      this.close(this.lost(`the connection broke: ${error.message}`, error)),
+    );
     stream.on("end", () => this.close(this.lost("the server closed the connection")));
     stream.on("close", () => this.close(this.lost("the connection was closed")));
     stream.resume();
@@ -65,11 +67,6 @@ export class Channel {
 
   get closed(): Promise<Error> {
     return this.#closed.promise;
-  }
-
-  /** Bytes that the operating system has not taken yet. */
-  get unsent(): number {
-    return this.#stream.writableLength;
   }
 
   /**
@@ -112,6 +109,15 @@ export class Channel {
     await this.#drain.promise;
   }
 
+  /** True while an operation waits for an answer. */
+  get busy(): boolean {
+    return this.#pending.length > 0;
+  }
+
+  get paused(): boolean {
+    return this.#stream.isPaused();
+  }
+
   /** Stops reading; what has already been read from the socket is still handed over. */
   pause(): void {
     this.#stream.pause();
@@ -119,11 +125,6 @@ export class Channel {
 
   resume(): void {
     this.#stream.resume();
-  }
-
-  /** Says that nothing more will be sent; the server then closes. */
-  endWriting(): void {
-    this.#stream.end();
   }
 
   close(reason: Error): void {

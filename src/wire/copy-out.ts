@@ -92,10 +92,7 @@ export class CopyOut implements AsyncIterable<Buffer> {
 }
 
 /** Calls `visit` with the payload of every CopyData frame in a run of whole frames. */
-export function copyPayloads(
-  run: Buffer,
-  visit: (bytes: Buffer, start: number, end: number) => void,
-): void {
+export function copyPayloads(run: Buffer, visit: (bytes: Buffer, start: number, end: number) => void): void {
   const frames = new FrameReader();
   frames.push(run);
   while (frames.next()) visit(frames.bytes, frames.start, frames.end);
@@ -122,7 +119,7 @@ class CopyOutReplies implements Replies {
   message(frame: FrameReader): void {
     switch (frame.type) {
       case COPY_DATA:
-        if (frame.bytes !== this.#bytes) {
+        if (frame.bytes !== this.#bytes || frame.start - HEADER !== this.#end) {
           this.chunkEnd();
           this.#bytes = frame.bytes;
           this.#start = frame.start - HEADER;

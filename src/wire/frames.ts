@@ -53,7 +53,8 @@ export class FrameReader {
     const at = this.#at;
     if (at + HEADER > chunk.length) return this.#assemble();
     const length = readInt32(chunk, at + 1);
-    if (length < 4 || length > MAX_LENGTH) throw this.#impossible(chunk[at] as number, length, this.#before + at);
+    if (length < 4 || length > MAX_LENGTH)
+      throw this.#impossible(chunk[at] as number, length, this.#before + at);
     const end = at + 1 + length;
     if (end > chunk.length) return this.#assemble();
     this.type = chunk[at] as number;
@@ -133,11 +134,14 @@ export function readInt32(bytes: Buffer, at: number): number {
 }
 
 function typeName(type: number): string {
-  return type > 0x20 && type < 0x7f ? `'${String.fromCharCode(type)}'` : `0x${type.toString(16).padStart(2, "0")}`;
+  return type > 0x20 && type < 0x7f
+    ? `'${String.fromCharCode(type)}'`
+    : `0x${type.toString(16).padStart(2, "0")}`;
 }
 
 function violation(message: string): ErserverError {
   return new ErserverError("ERS-602", message, {
-    remedy: "Check that nothing between erserver and the server changes the protocol, such as a pooler; report this otherwise.",
+    remedy:
+      "Check that nothing between erserver and the server changes the protocol, such as a pooler; report this otherwise.",
   });
 }

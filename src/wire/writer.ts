@@ -2,7 +2,7 @@
 const FIRST_SLAB = 8 * 1024;
 const LARGEST_SLAB = 256 * 1024;
 /** Up to this length a loop beats Buffer.copy, which makes a view first. */
-const LOOP_COPY = 64;
+const LOOP_COPY = 48;
 /** The server refuses longer messages (PQ_LARGE_MESSAGE_LIMIT). */
 const MAX_LENGTH = 0x3fffffff - 1;
 
@@ -37,7 +37,8 @@ export class FrameWriter {
   /** Closes the open frame. Throws RangeError when it has become longer than any server accepts. */
   end(): void {
     const length = this.#at - this.#lengthAt;
-    if (length > MAX_LENGTH) throw new RangeError(`a message of ${length} bytes is longer than a server accepts`);
+    if (length > MAX_LENGTH)
+      throw new RangeError(`a message of ${length} bytes is longer than a server accepts`);
     this.#setInt32(this.#lengthAt, length);
     this.#lengthAt = -1;
   }

@@ -1,0 +1,263 @@
+import { type Change, RowChange } from "../change/change.ts";
+import type { Group } from "../change/group.ts";
+import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
+import type { Relation } from "../change/relation.ts";
+import type { Transaction } from "../change/transaction.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import type { Batch, BatchResult } from "../wire/batch.ts";
+import type { WireConnection } from "../wire/connection.ts";
+import { applyRefused, columnsNotSent, isPassing, targetRetry } from "./apply-errors.ts";
+import { type Replay, replayGroup } from "./replay.ts";
+import { RowWriter } from "./row-writer.ts";
+import type { TablePlan } from "./table-plan.ts";
+
+export type ConflictPolicy = "source-wins" | "stop";
+
+export interface ApplierOptions {
+  /** A session that holds the pipeline's lock. */
+  readonly connection: WireConnection;
+  readonly pipeline: string;
+  /** Position on the target now. */
+  readonly progressLsn: Lsn;
+  /** Rejects when the relation cannot be written (ERS-4xx). */
+  readonly planFor: (relation: Relation) => Promise<TablePlan>;
+  readonly conflict: ConflictPolicy;
+}
+
+/** What a commit on the target means for the source. */
+export interface Applied {
+  /** Source position that the commit covers. */
+  readonly sourceLsn: Lsn;
+  /** End of the target's WAL just behind the commit: once flushed, the commit is durable. */
+  readonly targetLsn: Lsn;
+  /** The target's WAL is durable up to here. */
+  readonly targetFlushedLsn: Lsn;
+  readonly transactions: number;
+  readonly rows: number;
+}
+
+/** Bytes to gather before they go to the socket. */
+const FLUSH_BYTES = 128 * 1024;
+
+const SAVEPOINT = "erserver";
+
+/**
+ * Writes groups to the target: one target transaction each, the position in the same transaction, all statements
+ * sent without waiting for answers. When a statement fails or affects no row, the group is rolled back and
+ * replayed change by change, where a conflict can be told from an error.
+ */
+export class Applier {
+  readonly #options: ApplierOptions;
+  readonly #writer = new RowWriter();
+  readonly #plans = new Map<Relation, TablePlan>();
+  #progressLsn: Lsn;
+  #controlPrepared = false;
+  /** Counts of the open target transaction. */
+  #rows = 0;
+  #replays = 0;
+  #conflicts = 0;
+  /** Totals since the applier was opened, for the log and the tests. */
+  replays = 0;
+  conflicts = 0;
+
+  constructor(options: ApplierOptions) {
+    this.#options = options;
+    this.#progressLsn = options.progressLsn;
+  }
+
+  /** The source position that the target has. */
+  get progressLsn(): Lsn {
+    return this.#progressLsn;
+  }
+
+  /**
+   * Applies a group, or a slice; resolves when it is committed (for a slice that does not end its transaction:
+   * written), with undefined for the latter. Whatever it throws, nothing of the open target transaction remains
+   * once the session is closed.
+   */
+  async apply(group: Group): Promise<Applied | undefined> {
+    for (const change of group.changes) {
+      if (change instanceof RowChange) {
+        if (!this.#plans.has(change.relation)) await this.#plan(change.relation);
+      } else {
+        for (const relation of change.relations) if (!this.#plans.has(relation)) await this.#plan(relation);
+      }
+    }
+    if (group.begins) {
+      this.#rows = 0;
+      this.#replays = 0;
+      this.#conflicts = 0;
+    }
+    const rowsBefore = this.#rows;
+    if (!(await this.#applyTogether(group))) await this.#replay(group, rowsBefore);
+    return group.ends ? this.#commit(group) : undefined;
+  }
+
+  /** Moves the position over WAL that holds nothing for us. */
+  async advance(lsn: Lsn): Promise<Applied> {
+    this.#rows = 0;
+    this.#replays = 0;
+    this.#conflicts = 0;
+    const batch = this.#batch();
+    batch.bindExecute("begin", []);
+    this.#writeProgress(batch, lsn, undefined, 0);
+    const result = await batch.send();
+    if (result.error !== undefined) throw this.#unexpected(result);
+    this.#requireProgress(result, 1);
+    return this.#commitAt(lsn, 0);
+  }
+
+  /** How far the target's WAL is durable. */
+  async flushedLsn(): Promise<Lsn> {
+    const [result] = await this.#options.connection.query("select pg_catalog.pg_current_wal_flush_lsn()");
+    return parseLsn(result?.rows[0]?.[0] ?? "");
+  }
+
+  /** Relations are planned before the first byte of their group is sent. */
+  async #plan(relation: Relation): Promise<void> {
+    const plan = await this.#options.planFor(relation);
+    for (const old of this.#plans.keys()) if (old.id === relation.id) this.#plans.delete(old);
+    this.#plans.set(relation, plan);
+  }
+
+  /** The fast way: everything in one flight. False when it must be replayed; the transaction is rolled back to before the group. */
+  async #applyTogether(group: Group): Promise<boolean> {
+    const batch = this.#batch();
+    batch.bindExecute(group.begins ? "begin" : "savepoint", []);
+    // Executes behind the first, by what they must affect: 1 row, or -1 for any number.
+    const expected: number[] = [];
+    let index = 0;
+    for (const { transaction, end } of group.members) {
+      for (; index < end && !batch.failed; index++) {
+        if (this.#write(batch, group.changes[index] as Change, transaction, expected) && batch.buffered >= FLUSH_BYTES) await batch.flush();
+      }
+    }
+    if (group.ends && !batch.failed) this.#writeProgress(batch, lastOf(group).endLsn, lastOf(group).commitTime, group.members.length, expected);
+    const result = await batch.send();
+    if (result.error === undefined && expected.every((count, at) => count < 0 || result.affected[at + 1] === count)) return true;
+    if (result.error !== undefined && isPassing(result.error)) throw targetRetry(result.error);
+    await this.#undo(group);
+    return false;
+  }
+
+  /** Writes one change; false when there is nothing to write because the table's copy has it. */
+  #write(batch: Batch, change: Change, transaction: Transaction, expected: number[]): boolean {
+    if (change instanceof RowChange) {
+      const plan = this.#plans.get(change.relation) as TablePlan;
+      if (transaction.commitLsn < plan.copyLsn) return false;
+      if (!this.#writer.row(batch, plan, change)) throw columnsNotSent(plan, transaction);
+      expected.push(1);
+      this.#rows++;
+      return true;
+    }
+    const plans = change.relations.map((relation) => this.#plans.get(relation) as TablePlan).filter((plan) => transaction.commitLsn >= plan.copyLsn);
+    if (plans.length === 0) return false;
+    this.#writer.truncate(batch, plans, change);
+    expected.push(-1);
+    return true;
+  }
+
+  async #undo(group: Group): Promise<void> {
+    const { connection } = this.#options;
+    await connection.query(group.begins ? "rollback" : `rollback to savepoint ${SAVEPOINT}`);
+    await connection.query("deallocate all");
+    this.#controlPrepared = false;
+    this.#writer.cache.forgetAll();
+  }
+
+  /** The slow way: change by change, in source order, which the source has proven to be possible. */
+  async #replay(group: Group, rowsBefore: number): Promise<void> {
+    const { connection, conflict, pipeline } = this.#options;
+    if (group.begins) await connection.query("begin");
+    await connection.query("set constraints all deferred");
+    const replay: Replay = { connection, pipeline, conflict, writer: this.#writer, planOf: (relation) => this.#plans.get(relation) as TablePlan };
+    const outcome = await replayGroup(replay, group);
+    this.#rows = rowsBefore + outcome.rows;
+    this.#replays++;
+    this.replays++;
+    this.#conflicts += outcome.conflicts;
+    this.conflicts += outcome.conflicts;
+    if (!group.ends) return;
+    const batch = this.#batch();
+    this.#writeProgress(batch, lastOf(group).endLsn, lastOf(group).commitTime, group.members.length);
+    const result = await batch.send();
+    if (result.error !== undefined) throw this.#unexpected(result);
+    this.#requireProgress(result, 0);
+  }
+
+  async #commit(group: Group): Promise<Applied> {
+    return this.#commitAt(lastOf(group).endLsn, group.members.length);
+  }
+
+  async #commitAt(sourceLsn: Lsn, transactions: number): Promise<Applied> {
+    const batch = this.#batch();
+    batch.bindExecute("commit", []);
+    batch.bindExecute("wal", []);
+    const result = await batch.send();
+    if (result.error !== undefined) {
+      if (isPassing(result.error)) throw targetRetry(result.error);
+      throw applyRefused(result.error, undefined, undefined, "commit");
+    }
+    // A COMMIT of a failed transaction succeeds with this tag.
+    if (result.tags.get(0) !== "COMMIT") {
+      throw new ErserverError("ERS-602", `the target answered COMMIT with ${result.tags.get(0) ?? "nothing"}`, {
+        remedy: "Please report this; the position on the target is exact and nothing was lost.",
+      });
+    }
+    this.#progressLsn = sourceLsn;
+    const [inserted, flushed] = result.rows.get(1)?.[0] ?? [];
+    return { sourceLsn, targetLsn: parseLsn(inserted ?? ""), targetFlushedLsn: parseLsn(flushed ?? ""), transactions, rows: this.#rows };
+  }
+
+  /** The position moves from exactly where this session left it: nobody else has moved it. */
+  #writeProgress(batch: Batch, lsn: Lsn, commitTime: number | undefined, transactions: number, expected?: number[]): void {
+    batch.bindExecute("progress", [
+      this.#options.pipeline,
+      formatLsn(lsn),
+      commitTime === undefined ? null : new Date(commitTime / 1000).toISOString(),
+      String(transactions),
+      String(this.#rows),
+      String(this.#replays),
+      String(this.#conflicts),
+      formatLsn(this.#progressLsn),
+    ]);
+    expected?.push(1);
+  }
+
+  #requireProgress(result: BatchResult, at: number): void {
+    if (result.affected[at] === 1) return;
+    throw new ErserverError("ERS-706", `the position of ${this.#options.pipeline} on the target is not ${formatLsn(this.#progressLsn)} any more: somebody else moved it`, {
+      subject: this.#options.pipeline,
+      remedy: "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
+    });
+  }
+
+  #unexpected(result: BatchResult): ErserverError {
+    const error = result.error as NonNullable<BatchResult["error"]>;
+    return isPassing(error) ? targetRetry(error) : applyRefused(error, undefined, undefined, "progress");
+  }
+
+  /** A batch in a session whose control statements are prepared. */
+  #batch(): Batch {
+    const batch = this.#options.connection.batch();
+    if (!this.#controlPrepared) {
+      for (const [name, sql] of Object.entries(CONTROL_STATEMENTS)) batch.parse(name, sql, []);
+      this.#controlPrepared = true;
+    }
+    return batch;
+  }
+}
+
+const CONTROL_STATEMENTS = {
+  begin: "begin",
+  commit: "commit",
+  savepoint: `savepoint ${SAVEPOINT}`,
+  wal: "select pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()",
+  progress: `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
+      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
+    where pipeline = $1 and lsn = $8`,
+};
+
+function lastOf(group: Group): Transaction {
+  return (group.members.at(-1) as Group["members"][number]).transaction;
+}

@@ -1,0 +1,69 @@
+import { formatLsn } from "../change/lsn.ts";
+import type { Transaction } from "../change/transaction.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import type { ServerError } from "../errors/server-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import type { TablePlan } from "./table-plan.ts";
+
+/** Classes 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system), and a lock that was not to be had. */
+export function isPassing(error: ServerError): boolean {
+  return /^(?:40|53|57|58|08)/.test(error.code) || error.code === SQLSTATE.lockNotAvailable || error.code === SQLSTATE.idleInTransactionSessionTimeout;
+}
+
+export function targetRetry(error: ServerError): ErserverError {
+  return new ErserverError("ERS-705", `the target rolled a transaction back: ${error.message} (SQLSTATE ${error.code})`, {
+    remedy: error.code.startsWith("53") ? "Free disk space or memory on the target; it goes on by itself." : "Nothing to do: it is tried again by itself.",
+    cause: error,
+  });
+}
+
+/** Names the transaction as the source knows it. */
+export function transactionLabel(transaction: Transaction): string {
+  return `transaction ${transaction.xid}, committed at ${formatLsn(transaction.commitLsn)}, ${new Date(transaction.commitTime / 1000).toISOString()}`;
+}
+
+/** `doing` is what the target refused: insert, update, delete, truncate, commit, progress. */
+export function applyRefused(
+  error: ServerError,
+  plan: TablePlan | undefined,
+  transaction: Transaction | undefined,
+  doing: string,
+  key?: string,
+): ErserverError {
+  const { constraint, column } = error.fields;
+  const object = [constraint && `constraint "${constraint}"`, column && `column "${column}"`].filter(Boolean).join(", ");
+  const what = `${plan?.label ?? "the target"}: ${doing} refused by the target: ${error.message} (SQLSTATE ${error.code}${object === "" ? "" : `, ${object}`})`;
+  return new ErserverError("ERS-701", transaction === undefined ? what : `${what}; ${transactionLabel(transaction)}`, {
+    ...(plan === undefined ? {} : { subject: plan.label }),
+    ...(key === undefined ? {} : { detail: `key ${key}` }),
+    remedy: remedyFor(error, plan?.label ?? "the table"),
+    cause: error,
+  });
+}
+
+function remedyFor(error: ServerError, label: string): string {
+  const goOn = "then start erserver again: it goes on with this transaction.";
+  switch (error.code) {
+    case SQLSTATE.uniqueViolation:
+    case SQLSTATE.exclusionViolation:
+      return `Remove or correct the row of ${label} on the target that is in the way, ${goOn}`;
+    case SQLSTATE.foreignKeyViolation:
+      return `Let the role set session_replication_role (superuser, or GRANT SET ON PARAMETER session_replication_role from 15 on), or mend the rows, ${goOn}`;
+    case SQLSTATE.notNullViolation:
+      return `Give the column a default or drop NOT NULL on the target, ${goOn}`;
+    case SQLSTATE.insufficientPrivilege:
+      return `GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ${label} TO the role on the target, ${goOn}`;
+    case SQLSTATE.untranslatableCharacter:
+      return "The target's encoding cannot hold this character: copy to a database in UTF8.";
+    default:
+      return `Make ${label} on the target take the change, ${goOn}`;
+  }
+}
+
+/** A row filter turned an UPDATE into an INSERT, and the source did not send values that it did not change. */
+export function columnsNotSent(plan: TablePlan, transaction: Transaction): ErserverError {
+  return new ErserverError("ERS-702", `a row of ${plan.label} is new to the target, and the source did not send its large unchanged columns; ${transactionLabel(transaction)}`, {
+    subject: plan.label,
+    remedy: `Run on the source: ALTER TABLE ${plan.label} REPLICA IDENTITY FULL; then start over for this target: erserver drop, empty its tables, erserver run.`,
+  });
+}

@@ -1,0 +1,165 @@
+import { type Change, RowChange } from "../change/change.ts";
+import type { Group } from "../change/group.ts";
+import { formatLsn } from "../change/lsn.ts";
+import type { Relation } from "../change/relation.ts";
+import type { Transaction } from "../change/transaction.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import { quoteLiteral } from "../quote/literal.ts";
+import type { Batch, BatchResult } from "../wire/batch.ts";
+import type { WireConnection } from "../wire/connection.ts";
+import { applyRefused, columnsNotSent, isPassing, targetRetry, transactionLabel } from "./apply-errors.ts";
+import type { RowWriter } from "./row-writer.ts";
+import type { TablePlan } from "./table-plan.ts";
+
+export interface Replay {
+  readonly connection: WireConnection;
+  readonly pipeline: string;
+  readonly conflict: "source-wins" | "stop";
+  readonly writer: RowWriter;
+  readonly planOf: (relation: Relation) => TablePlan;
+}
+
+export interface ReplayOutcome {
+  readonly rows: number;
+  readonly conflicts: number;
+}
+
+type ConflictKind = "insert_exists" | "update_missing" | "delete_missing";
+
+/**
+ * Applies the changes of a group one by one in the open target transaction, each behind a savepoint.
+ * A row that is in the way of an insert, or missing for an update or delete, is a conflict: with `source-wins`
+ * the row becomes what the source says and the conflict is recorded in erserver.conflict; with `stop` it is an error.
+ */
+export async function replayGroup(replay: Replay, group: Group): Promise<ReplayOutcome> {
+  let rows = 0;
+  let conflicts = 0;
+  let index = 0;
+  for (const { transaction, end } of group.members) {
+    for (; index < end; index++) {
+      const change = group.changes[index] as Change;
+      if (!(change instanceof RowChange)) {
+        await truncate(replay, change.relations, change, transaction);
+        continue;
+      }
+      const plan = replay.planOf(change.relation);
+      if (transaction.commitLsn < plan.copyLsn) continue;
+      if (await replayRow(replay, plan, change, transaction)) conflicts++;
+      rows++;
+    }
+  }
+  return { rows, conflicts };
+}
+
+async function truncate(replay: Replay, relations: readonly Relation[], change: Exclude<Change, RowChange>, transaction: Transaction): Promise<void> {
+  const plans = relations.map(replay.planOf).filter((plan) => transaction.commitLsn >= plan.copyLsn);
+  if (plans.length === 0) return;
+  const result = await step(replay, (batch) => replay.writer.truncate(batch, plans, change));
+  if (result.error !== undefined) throw applyRefused(result.error, plans[0], transaction, "truncate");
+}
+
+/** True when there was a conflict. */
+async function replayRow(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction): Promise<boolean> {
+  const { writer } = replay;
+  const first = await step(replay, (batch) => {
+    if (!writer.row(batch, plan, change)) throw columnsNotSent(plan, transaction);
+  });
+  if (first.error === undefined && first.affected[1] === 1) return false;
+
+  if (first.error !== undefined) {
+    const exists = change.kind === "insert" && first.error.code === SQLSTATE.uniqueViolation && plan.key.length > 0;
+    if (!exists) throw await refused(replay, plan, change, transaction, first);
+    await conflict(replay, plan, change, transaction, "insert_exists", "overwritten");
+    const overwritten = await step(replay, (batch) => writer.overwrite(batch, plan, change));
+    // No row has this key: another unique constraint is in the way, and whose row is right cannot be known.
+    if (overwritten.error !== undefined || overwritten.affected[1] !== 1) throw await refused(replay, plan, change, transaction, first);
+    return true;
+  }
+  if (change.kind === "delete") {
+    await conflict(replay, plan, change, transaction, "delete_missing", "nothing to delete");
+    return true;
+  }
+  if (plan.target.columns.some((column) => column.identity === "a")) {
+    const rewritten = await step(replay, (batch) => writer.rewrite(batch, plan, change));
+    if (rewritten.error !== undefined) throw await refused(replay, plan, change, transaction, rewritten);
+    if (rewritten.affected[1] === 1) return false;
+  }
+  if (!writer.isComplete(plan, change)) {
+    throw new ErserverError("ERS-702", `a row of ${plan.label} to update is missing on the target, and the source did not send all of it; ${transactionLabel(transaction)}`, {
+      subject: plan.label,
+      detail: `key ${await keyText(replay, plan, change)}`,
+      remedy: `Insert the row on the target as the source has it, then start erserver again: it goes on with this transaction. erserver verify shows what else differs.`,
+    });
+  }
+  await conflict(replay, plan, change, transaction, "update_missing", "inserted");
+  const inserted = await step(replay, (batch) => writer.newRow(batch, plan, change));
+  if (inserted.error !== undefined) throw await refused(replay, plan, change, transaction, inserted);
+  return true;
+}
+
+/** One statement behind a savepoint; when it fails the transaction is as before it. Its result has index 1. */
+async function step(replay: Replay, write: (batch: Batch) => void): Promise<BatchResult> {
+  const { connection, writer } = replay;
+  const batch = connection.batch();
+  batch.parse("", "savepoint erserver_step", []);
+  batch.bindExecute("", []);
+  write(batch);
+  const result = await batch.send();
+  if (result.error === undefined) {
+    await connection.query("release savepoint erserver_step");
+    return result;
+  }
+  if (isPassing(result.error)) throw targetRetry(result.error);
+  await connection.query("rollback to savepoint erserver_step; release savepoint erserver_step; deallocate all");
+  writer.cache.forgetAll();
+  return result;
+}
+
+async function conflict(
+  replay: Replay,
+  plan: TablePlan,
+  change: RowChange,
+  transaction: Transaction,
+  kind: ConflictKind,
+  resolution: string,
+): Promise<void> {
+  if (replay.conflict === "stop") {
+    throw new ErserverError("ERS-703", `${kind} in ${plan.label}: ${transactionLabel(transaction)}`, {
+      subject: plan.label,
+      detail: `key ${await keyText(replay, plan, change)}`,
+      remedy: "Make the target's row equal to the source's, or set `apply: { conflict: source-wins }`; then start erserver again: it goes on with this transaction.",
+    });
+  }
+  const commitTime = new Date(transaction.commitTime / 1000).toISOString();
+  const values = [
+    quoteLiteral(replay.pipeline),
+    quoteLiteral(formatLsn(transaction.commitLsn)),
+    quoteLiteral(commitTime),
+    String(transaction.xid),
+    quoteLiteral(plan.target.schema),
+    quoteLiteral(plan.target.name),
+    quoteLiteral(kind),
+  ];
+  const result = await step(replay, (batch) =>
+    replay.writer.withKey(
+      batch,
+      plan,
+      change,
+      (key) =>
+        `insert into erserver.conflict (pipeline, commit_lsn, commit_time, xid, schema_name, table_name, kind, key, resolution)
+         values (${values.join(", ")}, ${key}, ${quoteLiteral(resolution)})`,
+    ),
+  );
+  if (result.error !== undefined) throw applyRefused(result.error, plan, transaction, "recording a conflict");
+}
+
+async function refused(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction, result: BatchResult): Promise<ErserverError> {
+  const error = result.error as NonNullable<BatchResult["error"]>;
+  return applyRefused(error, plan, transaction, change.kind, await keyText(replay, plan, change));
+}
+
+async function keyText(replay: Replay, plan: TablePlan, change: RowChange): Promise<string> {
+  const result = await step(replay, (batch) => replay.writer.withKey(batch, plan, change, (key) => `select ${key}::text`));
+  return result.rows.get(1)?.[0]?.[0] ?? "unknown";
+}

@@ -1,0 +1,97 @@
+import type { RowChange, TruncateChange } from "../change/change.ts";
+import type { Batch } from "../wire/batch.ts";
+import { RowEncoder } from "./row-encoder.ts";
+import { StatementCache } from "./statement-cache.ts";
+import {
+  deleteStatement,
+  insertStatement,
+  keyAsJson,
+  Parameters,
+  rewriteStatement,
+  type StatementText,
+  truncateStatement,
+  updateStatement,
+} from "./statements.ts";
+import type { PlannedColumn, TablePlan } from "./table-plan.ts";
+
+/** Writes the statement of one change into a batch. */
+export class RowWriter {
+  readonly cache = new StatementCache();
+  readonly #encoder = new RowEncoder();
+
+  /** An UPDATE, INSERT or DELETE that must affect one row; false for an insert whose row was not sent whole. */
+  row(batch: Batch, plan: TablePlan, change: RowChange): boolean {
+    const encoder = this.#encoder;
+    encoder.load(change);
+    switch (change.kind) {
+      case "insert":
+        if (encoder.newImage.incomplete && this.#sent(plan).length < plan.written.length) return false;
+        this.#write(batch, plan, "insert", () => insertStatement(plan));
+        break;
+      case "delete":
+        this.#write(batch, plan, "delete", () => deleteStatement(plan));
+        break;
+      case "update": {
+        const keyImage = keyImageOf(change);
+        this.#write(batch, plan, `update ${keyImage} ${encoder.unsentMask()}`, () => updateStatement(plan, this.#sent(plan), keyImage));
+        break;
+      }
+    }
+    return true;
+  }
+
+  /** The UPDATE as delete and insert: see `rewriteStatement`. */
+  rewrite(batch: Batch, plan: TablePlan, change: RowChange): void {
+    this.#encoder.load(change);
+    this.#once(batch, rewriteStatement(plan, this.#sent(plan), keyImageOf(change)));
+  }
+
+  /** An update's new image as an insert: only when it is complete. */
+  newRow(batch: Batch, plan: TablePlan, change: RowChange): void {
+    this.#encoder.load(change);
+    this.#write(batch, plan, "insert", () => insertStatement(plan));
+  }
+
+  /** An insert's image as an update of the row that is there already. */
+  overwrite(batch: Batch, plan: TablePlan, change: RowChange): void {
+    this.#encoder.load(change);
+    this.#write(batch, plan, "update new ", () => updateStatement(plan, plan.written, "new"));
+  }
+
+  /** Whether every column to write was sent. */
+  isComplete(plan: TablePlan, change: RowChange): boolean {
+    this.#encoder.load(change);
+    return this.#sent(plan).length === plan.written.length;
+  }
+
+  /** Selects something made of the key of the change, such as a row for a table of conflicts. */
+  withKey(batch: Batch, plan: TablePlan, change: RowChange, statement: (key: string) => string): void {
+    this.#encoder.load(change);
+    const parameters = new Parameters();
+    const image = change.oldStart >= 0 ? "old" : "new";
+    this.#once(batch, parameters.done(statement(keyAsJson(plan, image, parameters))));
+  }
+
+  truncate(batch: Batch, plans: readonly TablePlan[], change: TruncateChange): void {
+    batch.parse("", truncateStatement(plans, change.restartIdentity), []);
+    batch.bindExecute("", []);
+  }
+
+  #sent(plan: TablePlan): PlannedColumn[] {
+    return plan.written.filter((column) => this.#encoder.isSent("new", column.index));
+  }
+
+  #write(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText): void {
+    const prepared = this.cache.get(batch, plan, kind, text);
+    this.#encoder.write(batch, prepared.name, prepared.parameters);
+  }
+
+  #once(batch: Batch, text: StatementText): void {
+    batch.parse("", text.sql, text.types);
+    this.#encoder.write(batch, "", text.parameters);
+  }
+}
+
+function keyImageOf(change: RowChange): "new" | "old" {
+  return change.oldStart >= 0 ? "old" : "new";
+}

@@ -1,0 +1,60 @@
+import type { Batch } from "../wire/batch.ts";
+import type { StatementText } from "./statements.ts";
+import type { TablePlan } from "./table-plan.ts";
+
+/** A statement that is, or will be, prepared in the applier's session. */
+export interface Prepared extends StatementText {
+  readonly name: string;
+  isPrepared: boolean;
+  lastUse: number;
+}
+
+/** What the server keeps for a prepared statement is some 10-20 kB: a few thousand tables must not fill its memory. */
+const MOST_STATEMENTS = 1_000;
+
+/**
+ * The prepared statements of one session, by table plan and kind. Past `MOST_STATEMENTS` the quarter that was not used for
+ * longest is closed.
+ */
+export class StatementCache {
+  #byPlan = new WeakMap<TablePlan, Map<string, Prepared>>();
+  #all = new Set<Prepared>();
+  #counter = 0;
+
+  /** Writes Parse into the batch when the statement is not prepared yet. */
+  get(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText): Prepared {
+    let statements = this.#byPlan.get(plan);
+    if (statements === undefined) {
+      statements = new Map();
+      this.#byPlan.set(plan, statements);
+    }
+    let prepared = statements.get(kind);
+    if (prepared === undefined) {
+      prepared = { ...text(), name: `e${++this.#counter}`, isPrepared: false, lastUse: 0 };
+      statements.set(kind, prepared);
+    }
+    prepared.lastUse = ++this.#counter;
+    if (!prepared.isPrepared) {
+      if (this.#all.size >= MOST_STATEMENTS) this.#evict(batch);
+      batch.parse(prepared.name, prepared.sql, prepared.types);
+      prepared.isPrepared = true;
+      this.#all.add(prepared);
+    }
+    return prepared;
+  }
+
+  /** A batch failed: which of its statements were prepared is unknown. DEALLOCATE ALL makes both sides agree again. */
+  forgetAll(): void {
+    for (const prepared of this.#all) prepared.isPrepared = false;
+    this.#all.clear();
+  }
+
+  #evict(batch: Batch): void {
+    const oldest = [...this.#all].toSorted((a, b) => a.lastUse - b.lastUse).slice(0, MOST_STATEMENTS / 4);
+    for (const prepared of oldest) {
+      batch.closeStatement(prepared.name);
+      prepared.isPrepared = false;
+      this.#all.delete(prepared);
+    }
+  }
+}

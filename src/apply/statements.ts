@@ -1,0 +1,126 @@
+import type { CatalogColumn } from "../postgres/catalog.ts";
+import { quoteIdent, quoteQualified } from "../quote/ident.ts";
+import { quoteLiteral } from "../quote/literal.ts";
+import type { PlannedColumn, TablePlan } from "./table-plan.ts";
+
+/** SQL and the type OIDs of its parameters, which are the target's column types: values arrive as the column takes them. */
+export interface StatementText {
+  readonly sql: string;
+  readonly types: readonly number[];
+  /** Where each parameter's value comes from: index in the new or the old row image. */
+  readonly parameters: readonly ParameterSource[];
+}
+
+export interface ParameterSource {
+  readonly image: "new" | "old";
+  readonly index: number;
+}
+
+export class Parameters {
+  readonly types: number[] = [];
+  readonly sources: ParameterSource[] = [];
+
+  add(image: "new" | "old", column: PlannedColumn): string {
+    this.types.push(column.target.typeOid);
+    this.sources.push({ image, index: column.index });
+    return `$${this.types.length}`;
+  }
+
+  done(sql: string): StatementText {
+    return { sql, types: this.types, parameters: this.sources };
+  }
+}
+
+const tableName = (plan: TablePlan): string => quoteQualified(plan.target.schema, plan.target.name);
+
+/** ONLY leaves inheritance children alone; a partitioned table has no rows of its own. */
+const rowsOf = (plan: TablePlan): string => `${plan.target.partitioned ? "" : "only "}${tableName(plan)}`;
+
+/** `=` of the column's own type, wherever an extension put it: our search_path is empty. */
+function equals(column: CatalogColumn, parameter: string): string {
+  const operator = column.equalitySchema === null ? "=" : `operator(${column.equalitySchema}.=)`;
+  return `${quoteIdent(column.name)} ${operator} ${parameter}`;
+}
+
+export function insertStatement(plan: TablePlan): StatementText {
+  const parameters = new Parameters();
+  const names = plan.written.map((column) => quoteIdent(column.target.name));
+  const values = plan.written.map((column) => parameters.add("new", column));
+  const overriding = plan.target.columns.some((column) => column.identity !== "") ? " overriding system value" : "";
+  if (names.length === 0) return parameters.done(`insert into ${tableName(plan)} default values`);
+  return parameters.done(`insert into ${tableName(plan)} (${names.join(", ")})${overriding} values (${values.join(", ")})`);
+}
+
+/**
+ * `sent` are the columns that the new row image holds (unchanged TOAST values are not sent). `keyImage` says where
+ * the old key is: in the old image when the source sent one, else the key did not change and is in the new one.
+ */
+export function updateStatement(plan: TablePlan, sent: readonly PlannedColumn[], keyImage: "new" | "old"): StatementText {
+  const parameters = new Parameters();
+  // An identity column that is ALWAYS generated cannot be set by UPDATE; it must be as the source has it.
+  const keyIsSame = keyImage === "new";
+  const settable = sent.filter((column) => column.target.identity !== "a" && !(keyIsSame && plan.key.includes(column)));
+  const fixed = sent.filter((column) => column.target.identity === "a" && !plan.key.includes(column));
+  const assignments = settable.map((column) => `${quoteIdent(column.target.name)} = ${parameters.add("new", column)}`);
+  if (assignments.length === 0) {
+    const any = plan.key[0] ?? plan.written[0];
+    if (any !== undefined) assignments.push(`${quoteIdent(any.target.name)} = ${quoteIdent(any.target.name)}`);
+  }
+  const conditions = fixed.map((column) => equals(column.target, parameters.add("new", column)));
+  const where = [rowCondition(plan, keyImage, parameters), ...conditions].join(" and ");
+  return parameters.done(`update ${rowsOf(plan)} set ${assignments.join(", ")} where ${where}`);
+}
+
+/**
+ * For the rare UPDATE that gives an ALWAYS identity column a new value: the row is written anew. Columns that were
+ * not sent keep the target's value.
+ */
+export function rewriteStatement(plan: TablePlan, sent: readonly PlannedColumn[], keyImage: "new" | "old"): StatementText {
+  const parameters = new Parameters();
+  const stored = plan.target.columns.filter((column) => !column.generated);
+  const values = stored.map((column) => {
+    const planned = sent.find((candidate) => candidate.target.name === column.name);
+    return planned === undefined ? `old.${quoteIdent(column.name)}` : parameters.add("new", planned);
+  });
+  const where = rowCondition(plan, keyImage, parameters);
+  const names = stored.map((column) => quoteIdent(column.name)).join(", ");
+  return parameters.done(
+    `with old as (delete from ${rowsOf(plan)} where ${where} returning *) ` +
+      `insert into ${tableName(plan)} (${names}) overriding system value select ${values.join(", ")} from old`,
+  );
+}
+
+export function deleteStatement(plan: TablePlan): StatementText {
+  const parameters = new Parameters();
+  return parameters.done(`delete from ${rowsOf(plan)} where ${rowCondition(plan, "old", parameters)}`);
+}
+
+/** Selects the key as one JSON object of texts: for the record of a conflict, and for the operator. */
+export function keyAsJson(plan: TablePlan, image: "new" | "old", parameters: Parameters): string {
+  const shown = plan.key.length === 0 ? plan.written : plan.key;
+  const names = shown.map((column) => quoteLiteral(column.target.name)).join(", ");
+  const values = shown.map((column) => `(${parameters.add(image, column)})::text`).join(", ");
+  return `pg_catalog.jsonb_object(array[${names}]::text[], array[${values}]::text[])`;
+}
+
+/**
+ * Finds one row. A whole-row identity compares the images byte for byte (`*=`): no type needs an equality
+ * operator, 1.0 and 1.00 are different, NULLs are equal; of equal rows any one is as good as the other.
+ * https://www.postgresql.org/docs/current/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
+ */
+function rowCondition(plan: TablePlan, image: "new" | "old", parameters: Parameters): string {
+  if (!plan.wholeRow) return plan.key.map((column) => equals(column.target, parameters.add(image, column))).join(" and ");
+  const names = plan.written.map((column) => quoteIdent(column.target.name)).join(", ");
+  const values = plan.written.map((column) => parameters.add(image, column)).join(", ");
+  // The casts keep the parser from comparing column by column, which knows no `*=`.
+  const same = `row(${names})::record operator(pg_catalog.*=) row(${values})::record`;
+  return plan.target.partitioned
+    ? `(tableoid, ctid) = (select tableoid, ctid from ${rowsOf(plan)} where ${same} limit 1)`
+    : `ctid = (select ctid from ${rowsOf(plan)} where ${same} limit 1)`;
+}
+
+export function truncateStatement(plans: readonly TablePlan[], restartIdentity: boolean): string {
+  const names = [...new Set(plans.map(rowsOf))].join(", ");
+  return `truncate ${names}${restartIdentity ? " restart identity" : ""}`;
+}
+

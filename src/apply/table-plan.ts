@@ -1,0 +1,158 @@
+import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
+import type { Relation, RelationColumn } from "../change/relation.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { type CatalogColumn, type CatalogTable, tableLabel } from "../postgres/catalog.ts";
+import type { ReplicatedTable } from "../postgres/selection.ts";
+
+/** FirstNormalObjectId: below it are the OIDs that initdb gives out, the same on every server of a major version. */
+const FIRST_USER_OID = 16_384;
+
+/** A column of the stream and the target column that it is written to. */
+export interface PlannedColumn {
+  /** Index in the row image. */
+  readonly index: number;
+  readonly target: CatalogColumn;
+}
+
+/** How the changes of one relation are written to one target table; made anew when either side changes. */
+export interface TablePlan {
+  readonly relation: Relation;
+  readonly target: CatalogTable;
+  readonly label: string;
+  /** By index of the row image; undefined for a column that is not replicated. */
+  readonly columns: readonly (PlannedColumn | undefined)[];
+  /** The columns to write, in the order of the row image. */
+  readonly written: readonly PlannedColumn[];
+  /** The columns that find the row; empty when every column must (`wholeRow`). */
+  readonly key: readonly PlannedColumn[];
+  /** No key: a row is found by the image of all its columns, and one of several equal rows is taken. */
+  readonly wholeRow: boolean;
+  /** UPDATE and DELETE cannot be applied: the source sends no identity. */
+  readonly insertOnly: boolean;
+  /** Changes of transactions that commit before it came with the table's copy. */
+  readonly copyLsn: Lsn;
+}
+
+export interface PlanInput {
+  readonly relation: Relation;
+  readonly table: Pick<ReplicatedTable, "columns" | "columnList" | "target" | "publishes">;
+  /** The target's table, undefined when there is none. */
+  readonly target: CatalogTable | undefined;
+  readonly copyLsn: Lsn | undefined;
+  /** Names of the source's types by OID, as far as they are known. */
+  readonly sourceTypes: ReadonlyMap<number, string>;
+  readonly missingColumn: "stop" | "ignore";
+}
+
+/**
+ * Matches columns by name. Throws ERS-401, 402, 403, 406 or 409, which name the table, the column and the remedy.
+ * A column list that the source is too old to publish by is honoured here.
+ */
+export function planTable(input: PlanInput): TablePlan {
+  const { relation, table, target, copyLsn, missingColumn } = input;
+  const label = tableLabel(table.target.schema, table.target.name);
+  if (target === undefined) throw tableAbsent(label);
+  const byName = new Map(target.columns.map((column) => [column.name, column]));
+  const columns = relation.columns.map((column, index): PlannedColumn | undefined => {
+    if (table.columnList && !table.columns.includes(column.name)) return undefined;
+    const match = byName.get(column.name);
+    if (match === undefined) {
+      if (missingColumn === "ignore") return undefined;
+      throw columnAbsent(label, column.name);
+    }
+    // The target computes it from the others.
+    if (match.generated) return undefined;
+    requireSameType(label, column, match, input.sourceTypes);
+    return { index, target: match };
+  });
+  const written = columns.filter((column) => column !== undefined);
+  requireDefaults(label, target, new Set(written.map((column) => column.target.name)));
+
+  const insertOnly = table.publishes === "insert" || relation.columns.every((column) => !column.partOfKey);
+  const key = insertOnly ? [] : keyColumns(relation, target, columns, label);
+  return {
+    relation,
+    target,
+    label,
+    columns,
+    written,
+    key,
+    wholeRow: !insertOnly && key.length === 0,
+    insertOnly,
+    copyLsn: copyLsn ?? ZERO_LSN,
+  };
+}
+
+/**
+ * The identity that the source sends. With REPLICA IDENTITY FULL the source sends every column: a unique key of
+ * the target then finds the row by its index, and without one all columns must be equal.
+ */
+function keyColumns(
+  relation: Relation,
+  target: CatalogTable,
+  columns: readonly (PlannedColumn | undefined)[],
+  label: string,
+): PlannedColumn[] {
+  if (relation.replicaIdentity === "full") {
+    const byTargetName = new Map(columns.flatMap((column) => (column === undefined ? [] : [[column.target.name, column] as const])));
+    const usable = target.uniqueKeys.find((names) => names.every((name) => byTargetName.has(name)));
+    return (usable ?? []).map((name) => byTargetName.get(name) as PlannedColumn);
+  }
+  return relation.columns.flatMap((column, index) => {
+    if (!column.partOfKey) return [];
+    const planned = columns[index];
+    if (planned === undefined) {
+      throw new ErserverError("ERS-409", `column "${column.name}" identifies the rows of ${label} on the source and is not written on the target`, {
+        subject: label,
+        remedy: `Add the column to ${label} on the target (ALTER TABLE … ADD COLUMN), as an ordinary one; then start erserver again.`,
+      });
+    }
+    return [planned];
+  });
+}
+
+function requireDefaults(label: string, target: CatalogTable, written: ReadonlySet<string>): void {
+  for (const column of target.columns) {
+    if (written.has(column.name) || !column.notNull || column.hasDefault || column.identity !== "" || column.generated) continue;
+    throw new ErserverError("ERS-406", `${label}.${column.name} exists on the target only, is NOT NULL and has no default: no row could be inserted`, {
+      subject: `${label}.${column.name}`,
+      remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" SET DEFAULT …; (or DROP NOT NULL, or drop the column).`,
+    });
+  }
+}
+
+/** Built-in types have the same OID everywhere; others are compared by name, in whatever schema. */
+function requireSameType(
+  label: string,
+  column: RelationColumn,
+  target: CatalogColumn,
+  sourceTypes: ReadonlyMap<number, string>,
+): void {
+  const sourceType = sourceTypes.get(column.typeOid);
+  const same =
+    column.typeOid < FIRST_USER_OID
+      ? column.typeOid === target.typeOid
+      : sourceType === undefined || unqualified(sourceType) === unqualified(target.typeName);
+  if (same) return;
+  const name = sourceType ?? `type ${column.typeOid}`;
+  throw new ErserverError("ERS-403", `column "${column.name}" of ${label} is ${name} on the source and ${target.typeName} on the target`, {
+    subject: `${label}.${column.name}`,
+    remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" TYPE ${name}; then start erserver again.`,
+  });
+}
+
+const unqualified = (typeName: string): string => typeName.replace(/^(?:"(?:[^"]|"")*"|[^".]*)\./, "");
+
+export function tableAbsent(label: string): ErserverError {
+  return new ErserverError("ERS-401", `table ${label} does not exist on the target`, {
+    subject: label,
+    remedy: `Create it (pg_dump --schema-only --table='${label}' of the source, into the target), or exclude it in the configuration.`,
+  });
+}
+
+export function columnAbsent(label: string, column: string): ErserverError {
+  return new ErserverError("ERS-402", `column "${column}" of ${label} does not exist on the target`, {
+    subject: `${label}.${column}`,
+    remedy: `On the target: ALTER TABLE ${label} ADD COLUMN "${column}" …; then erserver run goes on. Or \`missing_column: ignore\` in the configuration to leave such columns out.`,
+  });
+}

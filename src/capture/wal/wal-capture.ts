@@ -1,0 +1,209 @@
+import { formatLsn, type Lsn, maxLsn } from "../../change/lsn.ts";
+import type { ChangeSink } from "../../change/sink.ts";
+import { ErserverError } from "../../errors/erserver-error.ts";
+import { PgoutputDecoder } from "../../pgoutput/decoder.ts";
+import { connectFailure } from "../../postgres/failures.ts";
+import { slotFailure } from "../../postgres/slots.ts";
+import { quoteIdent } from "../../quote/ident.ts";
+import { quoteLiteral } from "../../quote/literal.ts";
+import type { CopyBoth } from "../../wire/copy-both.ts";
+import type { WireConnection } from "../../wire/connection.ts";
+import { judgeSilence } from "./liveness.ts";
+import { encodeStatusUpdate, type Positions } from "./status-update.ts";
+
+export interface WalCaptureOptions {
+  /** A replication connection; it belongs to the capture from here on. */
+  readonly connection: WireConnection;
+  /** `role@host:port/database`, for errors. */
+  readonly subject: string;
+  readonly slot: string;
+  readonly publications: readonly string[];
+  /** Transactions that end at or before it are not wanted: the target has them. */
+  readonly startLsn: Lsn;
+  /** Ask for binary column values (14 and up). */
+  readonly binary: boolean;
+  readonly sink: ChangeSink;
+  /** Longest silence of the source, in milliseconds. */
+  readonly timeoutMs: number;
+}
+
+const XLOG_DATA = 0x77;
+const PRIMARY_KEEPALIVE = 0x6b;
+/** Type byte, start of the data, end of WAL, send time. */
+const XLOG_DATA_HEADER = 25;
+
+/** How often positions are sent at the least: a tenth of the timeout, at most every second's lag in pg_stat_replication. */
+const STATUS_INTERVAL_MS = 1_000;
+
+/**
+ * The stream gear: START_REPLICATION from the pipeline's slot into a sink. Status updates have their own timer
+ * and never wait for the consumer, so the source keeps the connection while the target is slow.
+ * https://www.postgresql.org/docs/current/protocol-logical-replication.html
+ */
+export class WalCapture implements AsyncDisposable {
+  readonly #options: WalCaptureOptions;
+  readonly #decoder: PgoutputDecoder;
+  readonly #failed: Promise<never>;
+  #rejectFailed!: (error: unknown) => void;
+  #stream: CopyBoth | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #positions: Positions;
+  #sourceLsn: Lsn;
+  #paused = false;
+  #lastHeardMs = performance.now();
+  #lastAskedMs = 0;
+  #lastSentMs = 0;
+
+  private constructor(options: WalCaptureOptions) {
+    this.#options = options;
+    this.#decoder = new PgoutputDecoder(options.sink);
+    this.#sourceLsn = options.startLsn;
+    this.#positions = { receivedLsn: options.startLsn, flushedLsn: options.startLsn, appliedLsn: options.startLsn };
+    this.#failed = new Promise<never>((_resolve, reject) => {
+      this.#rejectFailed = reject;
+    });
+    this.#failed.catch(() => {});
+  }
+
+  /** Resolves when the source streams. Throws ERS-5xx for what is wrong with the slot or the publications. */
+  static async start(options: WalCaptureOptions): Promise<WalCapture> {
+    const capture = new WalCapture(options);
+    const parameters = [
+      "proto_version '1'",
+      `publication_names ${quoteLiteral(options.publications.map(quoteIdent).join(","))}`,
+      ...(options.binary ? ["binary 'true'"] : []),
+    ];
+    const sql = `START_REPLICATION SLOT ${quoteIdent(options.slot)} LOGICAL ${formatLsn(options.startLsn)} (${parameters.join(", ")})`;
+    try {
+      const stream = await options.connection.copyBoth(sql, (bytes, start, end) => capture.#receive(bytes, start, end));
+      capture.#stream = stream;
+      stream.finished.then(
+        () => capture.#rejectFailed(sourceEnded(options.subject)),
+        (error: unknown) => capture.#rejectFailed(capture.#explain(error)),
+      );
+    } catch (error) {
+      options.connection.destroy();
+      throw capture.#explain(error);
+    }
+    capture.#timer = setInterval(() => capture.#tick(), Math.min(STATUS_INTERVAL_MS, options.timeoutMs / 10));
+    if (options.sink.full) capture.#pause();
+    return capture;
+  }
+
+  /** Rejects when the stream ends, for whatever reason. */
+  get failed(): Promise<never> {
+    return this.#failed;
+  }
+
+  /** The newest position of the source that has been heard of. */
+  get sourceLsn(): Lsn {
+    return this.#sourceLsn;
+  }
+
+  /** What the target has applied, and made durable. Sent at the next tick, or at once with `now`. */
+  acknowledge(appliedLsn: Lsn, flushedLsn: Lsn, now = false): void {
+    const { receivedLsn } = this.#positions;
+    if (appliedLsn === this.#positions.appliedLsn && flushedLsn === this.#positions.flushedLsn) return;
+    this.#positions = { receivedLsn: maxLsn(receivedLsn, appliedLsn), appliedLsn, flushedLsn };
+    if (now) this.#sendStatus(false);
+  }
+
+  /** Tells the last positions and ends the stream; waits at most a second for the source's goodbye. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    const { connection } = this.#options;
+    if (this.#stream !== undefined && connection.alive) {
+      this.#sendStatus(false);
+      this.#resume();
+      const impatient = setTimeout(() => connection.destroy(), 1_000);
+      await this.#stream.end().catch(() => {});
+      clearTimeout(impatient);
+    }
+    await connection.end();
+  }
+
+  #receive(bytes: Buffer, start: number, end: number): void {
+    this.#lastHeardMs = performance.now();
+    const type = bytes[start];
+    if (type === XLOG_DATA && end - start > XLOG_DATA_HEADER) {
+      this.#decoder.decode(bytes, start + XLOG_DATA_HEADER, end);
+      if (this.#options.sink.full && !this.#paused) this.#pause();
+    } else if (type === PRIMARY_KEEPALIVE && end - start === 18) {
+      this.#keepalive(bytes.readBigUInt64BE(start + 1) as Lsn, bytes[start + 17] === 1);
+    } else {
+      throw new ErserverError("ERS-602", `the source sent a replication message of type ${type} and ${end - start} bytes`, {
+        remedy: "Check that the source is a PostgreSQL server of a supported version.",
+      });
+    }
+  }
+
+  #keepalive(walEnd: Lsn, replyRequested: boolean): void {
+    this.#sourceLsn = maxLsn(this.#sourceLsn, walEnd);
+    if (!this.#decoder.inTransaction) {
+      this.#positions = { ...this.#positions, receivedLsn: maxLsn(this.#positions.receivedLsn, walEnd) };
+      this.#options.sink.idle(walEnd);
+    }
+    if (replyRequested) this.#sendStatus(false);
+  }
+
+  #tick(): void {
+    const nowMs = performance.now();
+    const action = judgeSilence({
+      nowMs,
+      lastHeardMs: this.#lastHeardMs,
+      lastAskedMs: this.#lastAskedMs,
+      paused: this.#paused,
+      timeoutMs: this.#options.timeoutMs,
+    });
+    if (action === "dead") {
+      this.#options.connection.destroy(
+        new ErserverError("ERS-204", `the source has been silent for ${Math.round((nowMs - this.#lastHeardMs) / 1000)} s`, {
+          subject: this.#options.subject,
+          remedy: "Nothing to do when the network comes back: it reconnects by itself. `timeout` in the configuration sets how long silence is borne.",
+        }),
+      );
+      return;
+    }
+    if (action === "ask") this.#lastAskedMs = nowMs;
+    if (action === "ask" || nowMs - this.#lastSentMs >= STATUS_INTERVAL_MS - 1) this.#sendStatus(action === "ask");
+  }
+
+  #sendStatus(replyRequested: boolean): void {
+    this.#lastSentMs = performance.now();
+    this.#stream?.send(encodeStatusUpdate(this.#positions, Date.now(), replyRequested));
+  }
+
+  #pause(): void {
+    if (this.#stream === undefined) return;
+    this.#paused = true;
+    this.#stream.pause();
+    void this.#options.sink.whenRoom().then(() => this.#resume());
+  }
+
+  #resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#lastHeardMs = performance.now();
+    this.#stream?.resume();
+  }
+
+  #explain(error: unknown): unknown {
+    const named = slotFailure(error, this.#options.slot);
+    if (named !== error || !(error instanceof Error)) return named;
+    if (/publication ".*" does not exist/.test(error.message)) {
+      return new ErserverError("ERS-505", `${error.message}: it was dropped behind our back`, {
+        subject: this.#options.publications[0] ?? "",
+        remedy: "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+        cause: error,
+      });
+    }
+    return connectFailure(error, this.#options.subject) ?? error;
+  }
+}
+
+function sourceEnded(subject: string): ErserverError {
+  return new ErserverError("ERS-204", "the source ended the stream: it is shutting down", {
+    subject,
+    remedy: "Nothing to do: it reconnects by itself when the server is back.",
+  });
+}

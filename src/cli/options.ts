@@ -1,0 +1,73 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Config, TargetConfig } from "../config/config.ts";
+import { didYouMean } from "../config/did-you-mean.ts";
+import { loadConfig } from "../config/load.ts";
+import { DURATION, parseDuration } from "../config/units.ts";
+import { ErserverError, toErserverError } from "../errors/erserver-error.ts";
+import { TargetFailures } from "./render/failure.ts";
+
+/** Options of every command that works on a configuration. */
+export interface ConfigOptions {
+  readonly config: string;
+  readonly target?: readonly string[];
+}
+
+/** Adds `--config` and `--target`. */
+export function withConfig(command: Command): Command {
+  return command
+    .addOption(
+      new Option("-c, --config <file>", "configuration file").env("ERSERVER_CONFIG").default("erserver.yaml"),
+    )
+    .option("--target <name>", "only this target; may be given several times", collect);
+}
+
+function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
+}
+
+/** The value of an option as milliseconds: `500ms`, `30s`, `5m`, `1h`. */
+export function duration(value: string): number {
+  if (!DURATION.test(value)) throw new InvalidArgumentError("A number and a unit is needed, such as 30s or 5m.");
+  return parseDuration(value);
+}
+
+/** The configuration with only the targets that were asked for, in the order of the file. */
+export function configFor({ config: path, target: names }: ConfigOptions): Config {
+  const config = loadConfig(path);
+  if (names === undefined) return config;
+  const known = config.targets.map((target) => target.name);
+  for (const name of names) {
+    if (known.includes(name)) continue;
+    throw new ErserverError("ERS-106", `${path} has no target "${name}".${didYouMean(name, known)}`, {
+      subject: name,
+      remedy: `Its targets are: ${known.join(", ")}.`,
+    });
+  }
+  return { ...config, targets: config.targets.filter((target) => names.includes(target.name)) };
+}
+
+/** Works on every target, whatever becomes of the others. Throws TargetFailures at the end if any has failed. */
+export async function forEachTarget(
+  config: Config,
+  order: "in turn" | "at once",
+  work: (target: TargetConfig) => Promise<void>,
+): Promise<void> {
+  const failures: { target: string; error: ErserverError }[] = [];
+  const one = async (target: TargetConfig): Promise<void> => {
+    try {
+      await work(target);
+    } catch (error) {
+      failures.push({ target: target.name, error: toErserverError(error) });
+    }
+  };
+  if (order === "at once") await Promise.all(config.targets.map(one));
+  else for (const target of config.targets) await one(target);
+  if (failures.length > 0) throw new TargetFailures(failures);
+}
+
+/** For a command that a signal has ended before its work was done. */
+export function interrupted(): ErserverError {
+  return new ErserverError("ERS-902", "interrupted before the work was done", {
+    remedy: "Run the command again: it goes on where this one stopped.",
+  });
+}

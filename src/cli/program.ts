@@ -1,0 +1,63 @@
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { demoCommand } from "./commands/demo.ts";
+import { dropCommand } from "./commands/drop.ts";
+import { initCommand } from "./commands/init.ts";
+import { runCommand } from "./commands/run.ts";
+import { statusCommand } from "./commands/status.ts";
+import { syncCommand } from "./commands/sync.ts";
+import { verifyCommand } from "./commands/verify.ts";
+import { describeThrown } from "./render/failure.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** The command line: every command with its options. The reference page is made from its help. */
+export function createProgram(terminal: Terminal): Command {
+  const program = new Command("erserver")
+    .description("Replicates a PostgreSQL database to others: committed transactions, whole, in commit order, exactly once.")
+    .version(packageVersion(), "-V, --version")
+    .addHelpText("after", "\nTo see it work, with servers of its own: erserver demo");
+  const commands = [demoCommand, initCommand, runCommand, syncCommand, statusCommand, verifyCommand, dropCommand];
+  for (const create of commands) program.addCommand(create(terminal));
+  for (const command of [program, ...program.commands]) {
+    command
+      .helpOption("-h, --help", "show this help")
+      .exitOverride((error) => {
+        throw error.exitCode === 0 ? error : usageError(error, command);
+      })
+      .configureOutput({
+        writeOut: (text) => terminal.write(text),
+        writeErr: (text) => terminal.writeError(text),
+        // Said once, with the other failures.
+        outputError: () => {},
+      });
+  }
+  return program.helpCommand(false);
+}
+
+/** Runs one command line, without the program's name. Returns the exit code; what went wrong has been said. */
+export async function runProgram(args: readonly string[], terminal: Terminal): Promise<number> {
+  try {
+    await createProgram(terminal).parseAsync(args, { from: "user" });
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    const { exit, text } = describeThrown(error, terminal.errorPaint);
+    terminal.writeError(text);
+    return exit;
+  }
+}
+
+function usageError({ code, message }: CommanderError, command: Command): ErserverError {
+  const name = command.parent === null ? command.name() : `${command.parent.name()} ${command.name()}`;
+  // Commander prints the help itself when no command was given.
+  const text = code === "commander.help" ? "no command was given" : message.replace(/^error: /, "").replaceAll("\n", " ");
+  return new ErserverError("ERS-106", text, { remedy: `Run "${name} --help" to see what it takes.` });
+}
+
+function packageVersion(): string {
+  // Beside src and dist alike.
+  const file = new URL("../../package.json", import.meta.url);
+  const { version }: { version: string } = JSON.parse(readFileSync(file, "utf8"));
+  return version;
+}

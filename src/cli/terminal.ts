@@ -1,0 +1,34 @@
+import { PLAIN, COLORED, type Paint } from "./render/paint.ts";
+
+/** Where a command writes. */
+export interface Terminal {
+  /** Results: standard output. */
+  write(text: string): void;
+  /** Errors and the log: standard error. */
+  writeError(text: string): void;
+  /** Whether standard output is a terminal on which lines can be drawn again. */
+  readonly live: boolean;
+  /** Width in characters; without limit when it is not a terminal. */
+  readonly columns: number;
+  /** For `write`. */
+  readonly paint: Paint;
+  /** For `writeError`. */
+  readonly errorPaint: Paint;
+}
+
+/** Standard output and standard error of this process. `NO_COLOR` (https://no-color.org) is honoured. */
+export function processTerminal(): Terminal {
+  const { stdout, stderr, env } = process;
+  const colored = (stream: NodeJS.WriteStream): boolean =>
+    stream.isTTY && (env["NO_COLOR"] ?? "") === "" && env["TERM"] !== "dumb";
+  return {
+    write: (text) => void stdout.write(text),
+    writeError: (text) => void stderr.write(text),
+    live: stdout.isTTY && env["TERM"] !== "dumb",
+    get columns() {
+      return stdout.isTTY ? stdout.columns : Number.POSITIVE_INFINITY;
+    },
+    paint: colored(stdout) ? COLORED : PLAIN,
+    errorPaint: colored(stderr) ? COLORED : PLAIN,
+  };
+}

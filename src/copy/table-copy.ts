@@ -1,0 +1,89 @@
+import { formatLsn, type Lsn } from "../change/lsn.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { ServerError } from "../errors/server-error.ts";
+import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
+import type { ReplicatedTable } from "../postgres/selection.ts";
+import { quoteIdent, quoteQualified } from "../quote/ident.ts";
+import { quoteLiteral } from "../quote/literal.ts";
+import type { WireConnection } from "../wire/connection.ts";
+
+export interface TableCopy {
+  /** In a transaction with the snapshot that the copy shows. */
+  readonly source: WireConnection;
+  /** A writer session outside of a transaction. */
+  readonly target: WireConnection;
+  readonly table: ReplicatedTable;
+  readonly targetTable: CatalogTable;
+  readonly pipeline: string;
+  /** Proof that this copy is the one that was claimed last. */
+  readonly token: string;
+  /** Position of the snapshot. */
+  readonly copyLsn: Lsn;
+  /** Called now and then with the bytes relayed since the last call. */
+  readonly onBytes: (bytes: number) => void;
+}
+
+/** The columns that both sides have, in the source's order. */
+export function copiedColumns(table: ReplicatedTable, target: CatalogTable): string[] {
+  const writable = new Set(target.columns.filter((column) => !column.generated).map((column) => column.name));
+  return table.columns.filter((name) => writable.has(name));
+}
+
+/** Binary where every column's bytes mean the same on both servers. */
+export function copyFormat(table: ReplicatedTable, columns: readonly string[]): "binary" | "text" {
+  const safe = table.source.columns.every((column) => column.binarySafe || !columns.includes(column.name));
+  return safe ? "binary" : "text";
+}
+
+/**
+ * Copies one table and records it as copied, in one target transaction: after a crash the table is empty or
+ * complete. CopyData frames go from server to server as they are. Returns the rows copied.
+ */
+export async function copyTable(copy: TableCopy): Promise<number> {
+  const { source, target, table, targetTable } = copy;
+  const columns = copiedColumns(table, targetTable);
+  const names = columns.map(quoteIdent).join(", ");
+  const format = `(format ${copyFormat(table, columns)})`;
+  const from = quoteQualified(table.source.schema, table.source.name);
+  const only = table.source.partitioned ? "" : "only ";
+  const where = table.where === undefined ? "" : ` where (${table.where})`;
+  await target.query("begin");
+  try {
+    const copyIn = await target.copyIn(`copy ${quoteQualified(targetTable.schema, targetTable.name)} (${names}) from stdin ${format}`);
+    for await (const frames of source.copyOut(`copy (select ${names} from ${only}${from}${where}) to stdout ${format}`)) {
+      await copyIn.writeFrames(frames);
+      copy.onBytes(frames.length);
+    }
+    const rows = await copyIn.done();
+    await recordCopy(target, copy, rows);
+    await target.query("commit");
+    return rows;
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    const label = tableLabel(targetTable.schema, targetTable.name);
+    throw new ErserverError("ERS-701", `the copy of ${label} failed: ${error.message} (SQLSTATE ${error.code})`, {
+      subject: label,
+      remedy: "Correct the table on the target (or the privileges) and start erserver again: tables that were copied are not copied again.",
+      cause: error,
+    });
+  }
+}
+
+/** Records the table as copied in the open transaction; fails when another replicator has claimed the copy since. */
+export async function recordCopy(
+  target: WireConnection,
+  copy: Pick<TableCopy, "pipeline" | "table" | "token" | "copyLsn">,
+  rows: number,
+): Promise<void> {
+  const { schema, name } = copy.table.source;
+  const [result] = await target.query(
+    `update erserver.table_state set state = 'finished_copy', copy_lsn = ${quoteLiteral(formatLsn(copy.copyLsn))}, rows_copied = ${rows}, state_since = now()
+     where pipeline = ${quoteLiteral(copy.pipeline)} and source_schema = ${quoteLiteral(schema)} and source_table = ${quoteLiteral(name)}
+       and state = 'data_sync' and copier = ${quoteLiteral(copy.token)}`,
+  );
+  if (result?.command === "UPDATE 1") return;
+  throw new ErserverError("ERS-706", `the copy of ${tableLabel(schema, name)} was taken over by another replicator`, {
+    subject: tableLabel(schema, name),
+    remedy: "Make sure that one replicator serves this target.",
+  });
+}

@@ -1,0 +1,248 @@
+import { RowChange, TruncateChange } from "../change/change.ts";
+import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
+import type { Relation } from "../change/relation.ts";
+import type { ChangeSink } from "../change/sink.ts";
+import type { Transaction } from "../change/transaction.ts";
+import { COLUMN_BINARY, COLUMN_NULL, COLUMN_TEXT, COLUMN_UNCHANGED } from "../change/tuple.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { MessageReader } from "./message-reader.ts";
+import { readRelation, sameRelation } from "./relations.ts";
+
+const BEGIN = 0x42;
+const COMMIT = 0x43;
+const DELETE = 0x44;
+const INSERT = 0x49;
+const LOGICAL_MESSAGE = 0x4d;
+const ORIGIN = 0x4f;
+const RELATION = 0x52;
+const TRUNCATE = 0x54;
+const TYPE = 0x59;
+const UPDATE = 0x55;
+
+/** What introduces a row image. */
+const NEW_TUPLE = 0x4e;
+const KEY_TUPLE = 0x4b;
+const OLD_TUPLE = 0x4f;
+
+const TRUNCATE_CASCADE = 1;
+const TRUNCATE_RESTART_IDENTITY = 2;
+
+/**
+ * Turns pgoutput messages of protocol version 1 into changes. Row images are checked in one walk (number and kinds of
+ * columns, every length, the end of the message) and stay where they are, so that whoever reads them later needs
+ * no checks; the sink hears of a change only after that.
+ *
+ * Throws ERS-601 for bytes that are no valid message at this point of the stream and ERS-603 for a change of a
+ * relation that was not described. The decoder is of no use afterwards: start again from an acknowledged position.
+ * https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+ */
+export class PgoutputDecoder {
+  readonly #sink: Pick<ChangeSink, "begin" | "change" | "commit">;
+  readonly #relations = new Map<number, Relation>();
+  readonly #reader = new MessageReader();
+  /** The relation of the last row change: neighbours mostly share it. */
+  #relation: Relation | undefined;
+  #transaction: Transaction | undefined;
+
+  constructor(sink: Pick<ChangeSink, "begin" | "change" | "commit">) {
+    this.#sink = sink;
+  }
+
+  /** True between a begin and its commit. */
+  get inTransaction(): boolean {
+    return this.#transaction !== undefined;
+  }
+
+  /** Decodes the message `bytes[start, end)`. The memory must not be changed as long as its changes are in use. */
+  decode(bytes: Buffer, start: number, end: number): void {
+    const reader = this.#reader;
+    reader.reset(bytes, start, end);
+    const type = reader.uint8();
+    switch (type) {
+      case INSERT:
+        return this.#insert(reader);
+      case UPDATE:
+        return this.#update(reader);
+      case DELETE:
+        return this.#delete(reader);
+      case BEGIN:
+        return this.#begin(reader);
+      case COMMIT:
+        return this.#commit(reader);
+      case RELATION:
+        return this.#describe(reader);
+      case TRUNCATE:
+        return this.#truncate(reader);
+      case TYPE:
+        reader.skip(4);
+        reader.cstring();
+        reader.cstring();
+        return reader.finish();
+      case ORIGIN:
+        reader.skip(8);
+        reader.cstring();
+        return reader.finish();
+      case LOGICAL_MESSAGE:
+        reader.skip(1 + 8);
+        reader.cstring();
+        reader.skip(reader.length());
+        return reader.finish();
+      default:
+        throw reader.malformed("its type is unknown in protocol version 1");
+    }
+  }
+
+  #begin(reader: MessageReader): void {
+    if (this.#transaction !== undefined) throw reader.malformed("a transaction is already open");
+    const commitLsn = reader.uint64() as Lsn;
+    const commitTime = reader.timestamp();
+    const xid = reader.uint32();
+    reader.finish();
+    const transaction: Transaction = { xid, commitLsn, endLsn: ZERO_LSN, commitTime };
+    this.#transaction = transaction;
+    this.#sink.begin(transaction);
+  }
+
+  #commit(reader: MessageReader): void {
+    const transaction = this.#transaction;
+    if (transaction === undefined) throw reader.malformed("no transaction is open");
+    if (reader.uint8() !== 0) throw reader.malformed("its flags are unknown");
+    const commitLsn = reader.uint64();
+    if (commitLsn !== transaction.commitLsn)
+      throw reader.malformed("its position is not the one that Begin announced");
+    const endLsn = reader.uint64() as Lsn;
+    if (endLsn <= transaction.commitLsn) throw reader.malformed("it ends before its commit record");
+    reader.timestamp();
+    reader.finish();
+    transaction.endLsn = endLsn;
+    this.#transaction = undefined;
+    this.#sink.commit(transaction);
+  }
+
+  #insert(reader: MessageReader): void {
+    const relation = this.#changed(reader);
+    if (reader.uint8() !== NEW_TUPLE) throw reader.malformed("a new row was expected");
+    const newStart = reader.at;
+    this.#tuple(reader, relation);
+    reader.finish();
+    this.#sink.change(new RowChange("insert", relation, reader.bytes, -1, false, newStart, reader.size));
+  }
+
+  #update(reader: MessageReader): void {
+    const relation = this.#changed(reader);
+    let oldStart = -1;
+    let introduction = reader.uint8();
+    const oldIsKey = introduction === KEY_TUPLE;
+    if (oldIsKey || introduction === OLD_TUPLE) {
+      oldStart = reader.at;
+      this.#tuple(reader, relation);
+      introduction = reader.uint8();
+    }
+    if (introduction !== NEW_TUPLE) throw reader.malformed("a row was expected");
+    const newStart = reader.at;
+    this.#tuple(reader, relation);
+    reader.finish();
+    this.#sink.change(
+      new RowChange("update", relation, reader.bytes, oldStart, oldIsKey, newStart, reader.size),
+    );
+  }
+
+  #delete(reader: MessageReader): void {
+    const relation = this.#changed(reader);
+    const introduction = reader.uint8();
+    const oldIsKey = introduction === KEY_TUPLE;
+    if (!oldIsKey && introduction !== OLD_TUPLE) throw reader.malformed("an old row was expected");
+    const oldStart = reader.at;
+    this.#tuple(reader, relation);
+    reader.finish();
+    this.#sink.change(new RowChange("delete", relation, reader.bytes, oldStart, oldIsKey, -1, reader.size));
+  }
+
+  #truncate(reader: MessageReader): void {
+    this.#requireTransaction(reader);
+    const count = reader.length();
+    const options = reader.uint8();
+    if (options > (TRUNCATE_CASCADE | TRUNCATE_RESTART_IDENTITY))
+      throw reader.malformed("its options are unknown");
+    if (count === 0 || count * 4 !== reader.remaining)
+      throw reader.malformed("its number of tables is wrong");
+    const relations: Relation[] = [];
+    for (let i = 0; i < count; i++) relations.push(this.#lookUp(reader.uint32()));
+    reader.finish();
+    this.#sink.change(
+      new TruncateChange(
+        relations,
+        (options & TRUNCATE_CASCADE) !== 0,
+        (options & TRUNCATE_RESTART_IDENTITY) !== 0,
+        reader.size,
+      ),
+    );
+  }
+
+  /** Keeps the known object when nothing has changed: plans are cached by its identity. */
+  #describe(reader: MessageReader): void {
+    const relation = readRelation(reader);
+    const known = this.#relations.get(relation.id);
+    if (known !== undefined && sameRelation(known, relation)) return;
+    this.#relations.set(relation.id, relation);
+    this.#relation = undefined;
+  }
+
+  /** The relation of a row change. */
+  #changed(reader: MessageReader): Relation {
+    this.#requireTransaction(reader);
+    const id = reader.uint32();
+    const last = this.#relation;
+    if (last !== undefined && last.id === id) return last;
+    const relation = this.#lookUp(id);
+    this.#relation = relation;
+    return relation;
+  }
+
+  #lookUp(id: number): Relation {
+    const relation = this.#relations.get(id);
+    if (relation !== undefined) return relation;
+    throw new ErserverError("ERS-603", `the stream has not described the table with oid ${id}`, {
+      subject: `oid ${id}`,
+      remedy:
+        "Start the pipeline again: the source then describes every table anew. Report this when it comes back.",
+    });
+  }
+
+  #requireTransaction(reader: MessageReader): void {
+    if (this.#transaction === undefined) throw reader.malformed("no transaction is open");
+  }
+
+  /** Walks one row image. */
+  #tuple(reader: MessageReader, relation: Relation): void {
+    const count = relation.columns.length;
+    if (reader.uint16() !== count) {
+      throw reader.malformed(
+        `the number of columns is not the ${count} of ${relation.schema}.${relation.name}`,
+      );
+    }
+    const { bytes, end } = reader;
+    let { at } = reader;
+    for (let column = 0; column < count; column++) {
+      const kind = at < end ? bytes[at] : 0;
+      if (kind === COLUMN_TEXT || kind === COLUMN_BINARY) {
+        const value = at + 5;
+        const length =
+          value <= end
+            ? ((bytes[at + 1] as number) << 24) |
+              ((bytes[at + 2] as number) << 16) |
+              ((bytes[at + 3] as number) << 8) |
+              (bytes[at + 4] as number)
+            : -1;
+        if (length < 0 || length > end - value)
+          throw reader.malformedAt(at, "a column's length is impossible");
+        at = value + length;
+      } else if (kind === COLUMN_NULL || kind === COLUMN_UNCHANGED) {
+        at++;
+      } else {
+        throw reader.malformedAt(at, "a column is of no known kind");
+      }
+    }
+    reader.at = at;
+  }
+}

@@ -1,0 +1,248 @@
+import { openTargetSession, type TargetSession } from "../apply/target-session.ts";
+import { planTable, tableAbsent } from "../apply/table-plan.ts";
+import { formatLsn, type Lsn } from "../change/lsn.ts";
+import type { Relation } from "../change/relation.ts";
+import type { Config, TargetConfig } from "../config/config.ts";
+import { describeConninfo } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import type { Logger } from "../observability/log.ts";
+import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { checkRowFilters, ensurePublications, publicationExists, publicationNames, type PublicationNames } from "../postgres/publications.ts";
+import { type ReplicatedTable, type Selection, selectTables } from "../postgres/selection.ts";
+import { readSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
+import { readServerFacts, readSourceFacts, requireUsableSource, isUntestedMajor, type ServerFacts, type SourceFacts } from "../postgres/source-facts.ts";
+import { OLDEST_TARGET_MAJOR, majorOf } from "../postgres/server-version.ts";
+import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
+import { migrate } from "../store/migrate.ts";
+import { PipelineStore, type Progress, type Registration } from "../store/pipeline-store.ts";
+
+export interface PipelineContext {
+  readonly config: Config;
+  readonly target: TargetConfig;
+  readonly log: Logger;
+  /** Backends that sessions of this process had, in case a server still thinks they live. */
+  readonly ownBackends: { readonly source: Set<number>; readonly target: Set<number> };
+}
+
+/** A pipeline with both sides connected, checked, and prepared: the session on the target holds the pipeline's lock. */
+export interface OpenPipeline extends AsyncDisposable {
+  readonly source: ControlSession;
+  readonly sourceFacts: SourceFacts;
+  readonly targetFacts: ServerFacts;
+  readonly control: ControlSession;
+  readonly session: TargetSession;
+  readonly store: PipelineStore;
+  readonly registration: Registration;
+  readonly slot: SlotName;
+  readonly publications: PublicationNames;
+  readonly selection: Selection;
+  readonly targetTables: ReadonlyMap<string, CatalogTable>;
+  /** Undefined until the slot has been made. */
+  readonly progress: Progress | undefined;
+  /** What was created or changed on the way, for people. */
+  readonly changes: readonly string[];
+}
+
+/**
+ * Connects both sides, checks everything that can be checked, and only then changes anything: schema and
+ * registration on the target, publications on the source. The order keeps a second replicator out: the target's
+ * lock comes before the first change.
+ */
+export async function openPipeline(context: PipelineContext): Promise<OpenPipeline> {
+  const { config, target, log } = context;
+  const opened: { close(): Promise<void> | void }[] = [];
+  const close = async (): Promise<void> => {
+    for (const one of opened.toReversed()) await one.close();
+  };
+  const keep = <T>(value: T, closeIt: (value: T) => Promise<void> | void): T => {
+    opened.push({ close: () => closeIt(value) });
+    return value;
+  };
+  const options = { applicationName: `erserver ${target.name}`, timeoutMs: config.timeoutMs };
+  try {
+    const control = keep(await connectControl(target.conninfo, options), (session) => session.end());
+    const targetFacts = await readServerFacts(control);
+    requireUsableTarget(targetFacts, describeConninfo(target.conninfo));
+    const session = keep(
+      await openTargetSession({
+        conninfo: target.conninfo,
+        pipeline: target.name,
+        version: targetFacts.version,
+        timeoutMs: config.timeoutMs,
+        ownBackends: context.ownBackends.target,
+      }),
+      ({ connection }) => connection.end(),
+    );
+    context.ownBackends.target.add(session.backendPid);
+
+    const source = keep(await connectControl(config.source, options), (opening) => opening.end());
+    const sourceFacts = await readSourceFacts(source);
+    requireUsableSource(sourceFacts, describeConninfo(config.source));
+    for (const [side, facts] of [["source", sourceFacts], ["target", targetFacts]] as const) {
+      if (isUntestedMajor(facts.version)) log.warn(`PostgreSQL ${facts.versionText} on the ${side} is newer than what this version was tested with`);
+    }
+
+    const selection = await select(config, source, sourceFacts);
+    const targetTables = new Map((await readTables(control, targetFacts.version)).map((table) => [tableKey(table.schema, table.name), table]));
+    checkTargetTables(selection, targetTables, config);
+
+    const slot = slotNameFor(target.name);
+    const publications = publicationNames(slot);
+    const changes = await migrate(control, describeConninfo(target.conninfo));
+    const store = new PipelineStore(control, target.name);
+    const known = await store.registration();
+    const existing = await readSlot(source, sourceFacts.version, slot);
+    if (known === undefined && existing !== undefined) throw slotTaken(slot, `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`);
+    const registration = await store.register(sourceFacts, slot);
+    const progress = await store.progress();
+    if (progress !== undefined) {
+      checkSlot(existing, slot, sourceFacts, progress.lsn);
+      await requirePublications(source, publications);
+    }
+    const made = await ensurePublications(source, {
+      names: publications,
+      published: selection.published,
+      publishViaPartitionRoot: config.tables.publishViaPartitionRoot,
+      sourceVersion: sourceFacts.version,
+    });
+    await syncTableStates(store, selection);
+    return {
+      source,
+      sourceFacts,
+      targetFacts,
+      control,
+      session,
+      store,
+      registration,
+      slot,
+      publications,
+      selection,
+      targetTables,
+      progress,
+      changes: [
+        ...changes.map((name) => `schema erserver on the target: ${name}`),
+        ...(known === undefined ? [`target ${target.name} registered`] : []),
+        ...made.map((name) => `publication ${name} on the source`),
+      ],
+      [Symbol.asyncDispose]: close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function requireUsableTarget(facts: ServerFacts, where: string): void {
+  if (majorOf(facts.version) < OLDEST_TARGET_MAJOR) {
+    throw new ErserverError("ERS-305", `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_TARGET_MAJOR}`, {
+      subject: where,
+      remedy: `Replicate to PostgreSQL ${OLDEST_TARGET_MAJOR} or newer.`,
+    });
+  }
+  if (facts.inRecovery) {
+    throw new ErserverError("ERS-107", `${where}: the target is a standby and cannot be written`, {
+      subject: where,
+      remedy: "Name the primary as target (several hosts with target_session_attrs=primary find it by themselves).",
+    });
+  }
+}
+
+async function select(config: Config, source: ControlSession, facts: SourceFacts): Promise<Selection> {
+  const selection = selectTables(await readTables(source, facts.version), config.tables, facts.version);
+  const blocking = selection.problems.filter((problem) => problem.blocks);
+  const [first] = blocking;
+  if (first !== undefined) {
+    throw new ErserverError(first.code, blocking.map((problem) => problem.message).join("; "), {
+      subject: first.table,
+      remedy: [...new Set(blocking.map((problem) => problem.remedy))].join(" "),
+    });
+  }
+  if (selection.tables.length === 0) {
+    throw new ErserverError("ERS-306", `no table of database "${facts.database}" is to be replicated`, {
+      subject: facts.database,
+      remedy: "Correct `tables` in the configuration, or the database name of `source`.",
+    });
+  }
+  await checkRowFilters(source, selection.tables);
+  return selection;
+}
+
+/** Every table of the selection must be writable as it is described now; all that are absent are named at once. */
+function checkTargetTables(selection: Selection, targetTables: ReadonlyMap<string, CatalogTable>, config: Config): void {
+  const absent = new Set(
+    selection.tables
+      .filter(({ target }) => !targetTables.has(tableKey(target.schema, target.name)))
+      .map(({ target }) => tableLabel(target.schema, target.name)),
+  );
+  if (absent.size > 0) throw tableAbsent([...absent].join(", "));
+  const sourceTypes = sourceTypeNames(selection);
+  for (const table of selection.tables) {
+    planTable({
+      relation: relationOf(table),
+      table,
+      target: targetTables.get(tableKey(table.target.schema, table.target.name)),
+      copyLsn: undefined,
+      sourceTypes,
+      missingColumn: config.tables.missingColumn,
+    });
+  }
+}
+
+export function sourceTypeNames(selection: Selection): Map<number, string> {
+  return new Map(selection.tables.flatMap((table) => table.source.columns.map((column) => [column.typeOid, column.typeName] as const)));
+}
+
+/** The relation as the stream will describe it, from the catalogue. */
+function relationOf(table: ReplicatedTable): Relation {
+  const { source } = table;
+  return {
+    id: source.oid,
+    schema: source.schema,
+    name: source.name,
+    replicaIdentity: source.replicaIdentity,
+    columns: source.columns
+      .filter((column) => table.columns.includes(column.name))
+      .map((column) => ({
+        name: column.name,
+        typeOid: column.typeOid,
+        typeModifier: -1,
+        partOfKey: source.replicaIdentity === "full" || source.identityColumns.includes(column.name),
+      })),
+  };
+}
+
+/** Whether the slot can still give everything behind the target's position. */
+function checkSlot(slot: Slot | undefined, name: string, source: SourceFacts, progressLsn: Lsn): void {
+  if (slot === undefined) throw slotMissing(name);
+  if (slot.plugin !== "pgoutput" || slot.database !== source.database) {
+    throw slotTaken(name, `it uses plugin ${slot.plugin} in database ${slot.database}`);
+  }
+  if (slot.walStatus === "lost") throw slotLost(name);
+  if (slot.confirmedFlushLsn !== undefined && slot.confirmedFlushLsn > progressLsn) {
+    throw new ErserverError(
+      "ERS-504",
+      `replication slot "${name}" is at ${formatLsn(slot.confirmedFlushLsn)}, the target at ${formatLsn(progressLsn)}: the changes between cannot be had any more (was the slot made anew, or the target restored from a backup?)`,
+      { subject: name, remedy: "Start over for this target: erserver drop, empty its tables, erserver run." },
+    );
+  }
+}
+
+async function requirePublications(source: ControlSession, names: PublicationNames): Promise<void> {
+  for (const name of [names.all, names.insertOnly]) {
+    if (await publicationExists(source, name)) continue;
+    throw new ErserverError("ERS-505", `publication "${name}" does not exist any more: it was dropped behind our back`, {
+      subject: name,
+      remedy: "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+    });
+  }
+}
+
+/** Tables that joined the configuration are to be copied; those that left are forgotten, their rows stay. */
+async function syncTableStates(store: PipelineStore, selection: Selection): Promise<void> {
+  const known = await store.tableStates();
+  const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
+  const gone = known.filter((table) => !wanted.has(tableKey(table.schema, table.name)));
+  if (gone.length > 0) await store.forgetTables(gone);
+  await store.addTables(selection.tables.map(({ source }) => source));
+}

@@ -1,0 +1,191 @@
+import type { Lsn } from "../change/lsn.ts";
+import type { Config, TargetConfig } from "../config/config.ts";
+import { describeConninfo } from "../config/conninfo.ts";
+import { type ErserverError, toErserverError } from "../errors/erserver-error.ts";
+import type { Logger } from "../observability/log.ts";
+import { backoffDelay, logLevelForAttempt } from "../runtime/backoff.ts";
+import type { PipelineState, StoredError } from "../store/pipeline-store.ts";
+import { Watchdog } from "../postgres/watchdog.ts";
+import { type CopyProgress, firstCopy } from "./first-copy.ts";
+import { follow } from "./follow.ts";
+import { emitMarker } from "./marker.ts";
+import { openPipeline, type OpenPipeline, type PipelineContext } from "./open-pipeline.ts";
+
+/** What a pipeline does now, as this process knows it. */
+export interface PipelineStatus {
+  readonly name: string;
+  readonly state: PipelineState;
+  readonly since: Date;
+  /** Which side is offline. */
+  readonly side: "source" | "target" | undefined;
+  readonly error: StoredError | undefined;
+  readonly appliedLsn: Lsn | undefined;
+  readonly copy: CopyProgress | undefined;
+  /** Applied by this process. */
+  readonly transactions: number;
+  readonly rows: number;
+}
+
+export interface PipelineOptions {
+  readonly config: Config;
+  readonly target: TargetConfig;
+  readonly log: Logger;
+  /** Accept target tables that have rows when they equal the source's. */
+  readonly adopt?: boolean;
+  /** End when the target has everything that was committed on the source when this began. */
+  readonly until?: "source-now";
+  readonly onStatus?: (status: PipelineStatus) => void;
+}
+
+const BACKOFF = { base: 200, max: 30_000, random: Math.random };
+
+/** A connection that lasted this long was a success: the next failure is the first again. */
+const STABLE_MS = 10_000;
+
+/**
+ * One source, one target. Copies, follows, and after an outage of either side goes on by itself: `run` only
+ * rejects with an error that needs somebody.
+ */
+export class Pipeline {
+  readonly #options: PipelineOptions;
+  readonly #context: PipelineContext;
+  #status: PipelineStatus;
+  #untilLsn: Lsn | undefined;
+
+  constructor(options: PipelineOptions) {
+    this.#options = options;
+    this.#context = {
+      config: options.config,
+      target: options.target,
+      log: options.log.child({ pipeline: options.target.name }),
+      ownBackends: { source: new Set(), target: new Set() },
+    };
+    this.#status = {
+      name: options.target.name,
+      state: "catching-up",
+      since: new Date(),
+      side: undefined,
+      error: undefined,
+      appliedLsn: undefined,
+      copy: undefined,
+      transactions: 0,
+      rows: 0,
+    };
+  }
+
+  get status(): PipelineStatus {
+    return this.#status;
+  }
+
+  /** Resolves after a clean stop by the signal, or when `until` is reached. Rejects with what somebody has to mend. */
+  async run(signal: AbortSignal): Promise<void> {
+    let attempt = 0;
+    while (!signal.aborted) {
+      const startedMs = performance.now();
+      try {
+        await this.#attempt(signal);
+        return;
+      } catch (thrown) {
+        if (signal.aborted) return;
+        const error = toErserverError(thrown);
+        if (error.entry.retry === "stop") {
+          this.#setStatus({ state: "stopped", side: undefined, error: storedError(error, undefined) });
+          throw error;
+        }
+        attempt = performance.now() - startedMs > STABLE_MS ? 1 : attempt + 1;
+        this.#offline(error, attempt);
+        await pause(backoffDelay(attempt, BACKOFF), signal);
+      }
+    }
+  }
+
+  async #attempt(signal: AbortSignal): Promise<void> {
+    await using open = await openPipeline(this.#context);
+    using _target = new Watchdog({
+      connection: open.session.connection,
+      conninfo: this.#context.target.conninfo,
+      backendPid: open.session.backendPid,
+      applicationName: `erserver ${this.#context.target.name}`,
+      timeoutMs: this.#context.config.timeoutMs,
+    });
+    const { log } = this.#context;
+    for (const problem of open.selection.problems) log.warn(problem.message, { code: problem.code, remedy: problem.remedy });
+    if (!open.session.replicaRole) log.warn("the role may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows");
+    try {
+      await this.#copyAndFollow(open, signal);
+    } catch (error) {
+      // Whoever reads the target's record must not take a broken pipeline for a running one; an error here changes nothing.
+      await this.#record(open, toErserverError(error)).catch(() => {});
+      throw error;
+    }
+  }
+
+  async #copyAndFollow(open: OpenPipeline, signal: AbortSignal): Promise<void> {
+    const { adopt = false, until } = this.#options;
+    if (until === "source-now") this.#untilLsn ??= await emitMarker(open.source);
+    await firstCopy(this.#context, open, {
+      adopt,
+      signal,
+      onStart: async () => {
+        this.#setStatus({ state: "copying", side: undefined, error: undefined });
+        await open.store.setState("copying", undefined);
+      },
+      onProgress: (copy) => this.#setStatus({ copy }),
+    });
+    if (signal.aborted) return;
+    let recording = Promise.resolve();
+    await follow(this.#context, open, {
+      signal,
+      untilLsn: this.#untilLsn,
+      onApplied: (applied) =>
+        this.#setStatus({
+          appliedLsn: applied.sourceLsn,
+          transactions: this.#status.transactions + applied.transactions,
+          rows: this.#status.rows + applied.rows,
+        }),
+      onState: (state) => {
+        this.#setStatus({ state, side: undefined, error: undefined });
+        recording = recording.then(() => open.store.setState(state, undefined)).catch(() => {});
+      },
+    });
+    await recording;
+    await open.store.setState("stopped", undefined);
+  }
+
+  async #record(open: OpenPipeline, error: ErserverError): Promise<void> {
+    const stopped = error.entry.retry === "stop";
+    await open.store.setState(stopped ? "stopped" : "offline", storedError(error, stopped ? undefined : this.#sideOf(error)));
+  }
+
+  #offline(error: ErserverError, attempt: number): void {
+    const side = this.#sideOf(error);
+    this.#setStatus({ state: "offline", side, error: storedError(error, side) });
+    this.#context.log[logLevelForAttempt(attempt)](error.message, { code: error.code, side, attempt });
+  }
+
+  #sideOf(error: ErserverError): "source" | "target" {
+    return error.subject === describeConninfo(this.#context.config.source) || /^ERS-50/.test(error.code) && error.code !== "ERS-508" ? "source" : "target";
+  }
+
+  #setStatus(change: Partial<PipelineStatus>): void {
+    const since = change.state === undefined || change.state === this.#status.state ? this.#status.since : new Date();
+    this.#status = { ...this.#status, ...change, since };
+    this.#options.onStatus?.(this.#status);
+  }
+}
+
+function storedError(error: ErserverError, side: StoredError["side"]): StoredError {
+  return { code: error.code, message: error.message, detail: error.detail, remedy: error.remedy, subject: error.subject, side };
+}
+
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, milliseconds);
+    signal.addEventListener("abort", done);
+  });
+}

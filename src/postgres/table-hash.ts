@@ -1,0 +1,65 @@
+import { quoteIdent, quoteQualified } from "../quote/ident.ts";
+import type { WireConnection } from "../wire/connection.ts";
+import type { CatalogColumn } from "./catalog.ts";
+
+/** The content of a table as a multiset of rows: how many, and a sum of row hashes that no order changes. */
+export interface TableHash {
+  readonly rows: number;
+  readonly sum: string;
+}
+
+export interface HashedTable {
+  readonly schema: string;
+  readonly name: string;
+  readonly partitioned: boolean;
+  /** In the same order on both sides. */
+  readonly columns: readonly Pick<CatalogColumn, "name" | "typeName">[];
+  /** Rows to leave out: those that the condition does not select. */
+  readonly where?: string | undefined;
+}
+
+/**
+ * Types whose text form depends on the server's version (before 12, floats print up to 17 digits, from 12 the
+ * shortest exact form) are hashed in their binary form, which is the same everywhere.
+ */
+const BINARY_FORM: Readonly<Record<string, string>> = {
+  real: "float4send",
+  "double precision": "float8send",
+  point: "point_send",
+  line: "line_send",
+  lseg: "lseg_send",
+  box: "box_send",
+  path: "path_send",
+  polygon: "poly_send",
+  circle: "circle_send",
+  "real[]": "array_send",
+  "double precision[]": "array_send",
+  "point[]": "array_send",
+};
+
+/**
+ * Each row becomes text as a record, which tells NULL from an empty string and quotes what is ambiguous; its md5
+ * is summed in two halves, so that duplicate rows count and the order does not. `where` applies to the source's
+ * columns. md5 here is a checksum against accidents, not against forgery.
+ */
+export function tableHashSql(table: HashedTable): string {
+  const values = table.columns.map(({ name, typeName }) => {
+    const send = BINARY_FORM[typeName];
+    return send === undefined ? quoteIdent(name) : `pg_catalog.${send}(${quoteIdent(name)})`;
+  });
+  const from = `${table.partitioned ? "" : "only "}${quoteQualified(table.schema, table.name)}`;
+  const half = (start: number): string =>
+    `coalesce(sum(('x' || substr(h, ${start}, 16))::bit(64)::bigint::numeric), 0)::text`;
+  return `select count(*)::text, ${half(1)} || ':' || ${half(17)}
+    from (select pg_catalog.md5((row(${values.join(", ")}))::text) as h from ${from}${table.where === undefined ? "" : ` where (${table.where})`}) as hashed`;
+}
+
+export async function hashTable(connection: WireConnection, table: HashedTable): Promise<TableHash> {
+  const [result] = await connection.query(tableHashSql(table));
+  const [rows, sum] = result?.rows[0] ?? [];
+  return { rows: Number(rows), sum: sum ?? "" };
+}
+
+export function sameHash(a: TableHash, b: TableHash): boolean {
+  return a.rows === b.rows && a.sum === b.sum;
+}

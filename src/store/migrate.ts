@@ -1,0 +1,65 @@
+import { readdir, readFile } from "node:fs/promises";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+import { sqlStateOf } from "../postgres/failures.ts";
+
+/** Beside `src` and `dist` alike. */
+const MIGRATIONS = new URL("../../sql/target/", import.meta.url);
+
+/** Serializes installers; released with the transaction. */
+const LOCK = "pg_catalog.pg_advisory_xact_lock(1163023957, 0)";
+
+/**
+ * Brings schema `erserver` of the target up to this version: numbered files, each once, all in one
+ * transaction. Returns the names of those applied. A schema made by a newer version is refused.
+ */
+export async function migrate(session: ControlSession, where: string): Promise<string[]> {
+  const files = (await readdir(MIGRATIONS)).filter((name) => /^\d{4}_.*\.sql$/.test(name)).toSorted();
+  await session.query("begin");
+  try {
+    await session.query(`select ${LOCK}`);
+    const done = await appliedMigrations(session);
+    const unknown = done.filter((name) => !files.includes(name));
+    if (unknown.length > 0) {
+      throw new ErserverError("ERS-408", `${where}: schema erserver was made by a newer version (it has ${unknown.join(", ")})`, {
+        subject: where,
+        remedy: "Upgrade erserver on this machine to the version that is used elsewhere.",
+      });
+    }
+    const missing = files.filter((name) => !done.includes(name));
+    for (const name of missing) {
+      await session.query(await readFile(new URL(name, MIGRATIONS), "utf8"));
+      await session.query("insert into erserver.migration (name) values ($1)", [name]);
+    }
+    await session.query("commit");
+    return missing;
+  } catch (error) {
+    await session.query("rollback").catch(() => {});
+    if (sqlStateOf(error) === SQLSTATE.insufficientPrivilege) {
+      throw new ErserverError("ERS-304", `${where}: schema erserver cannot be made: ${(error as Error).message}`, {
+        subject: where,
+        remedy: "Run on the target as its owner: GRANT CREATE ON DATABASE … TO the role, or CREATE SCHEMA erserver AUTHORIZATION the role;",
+        cause: error,
+      });
+    }
+    throw error;
+  }
+}
+
+async function appliedMigrations(session: ControlSession): Promise<string[]> {
+  // CREATE SCHEMA IF NOT EXISTS asks for the privilege even when the schema is there.
+  const [schema] = await session.query("select pg_catalog.to_regnamespace('erserver')::text as name");
+  if (schema?.["name"] == null) await session.query("create schema erserver");
+  const [table] = await session.query("select pg_catalog.to_regclass('erserver.migration')::text as name");
+  if (table?.["name"] == null) {
+    await session.query("create table erserver.migration (name text primary key, applied_at timestamptz not null default now())");
+  }
+  const rows = await session.query<{ name: string }>("select name from erserver.migration order by name");
+  return rows.map((row) => row.name);
+}
+
+export async function schemaExists(session: ControlSession): Promise<boolean> {
+  const [row] = await session.query("select pg_catalog.to_regclass('erserver.progress')::text as name");
+  return row?.["name"] != null;
+}

@@ -1,0 +1,226 @@
+import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import type { CatalogTable } from "../postgres/catalog.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+import type { SourceFacts } from "../postgres/source-facts.ts";
+
+/** The words that every screen, log and table uses. */
+export type PipelineState = "copying" | "catching-up" | "streaming" | "offline" | "paused" | "stopped";
+
+/** How an error is kept on the target and shown by `status`. */
+export interface StoredError {
+  readonly code: string;
+  readonly message: string;
+  readonly detail?: string | undefined;
+  readonly remedy: string;
+  readonly subject?: string | undefined;
+  /** Which side was offline. */
+  readonly side?: "source" | "target" | undefined;
+}
+
+export interface Registration {
+  readonly sourceSystem: string;
+  readonly sourceDatabase: string;
+  readonly slot: string;
+  readonly state: PipelineState;
+  readonly stateSince: Date;
+  readonly error: StoredError | undefined;
+  readonly desired: "running" | "paused";
+}
+
+export interface Progress {
+  readonly lsn: Lsn;
+  readonly commitTime: Date | undefined;
+  readonly transactions: number;
+  readonly rows: number;
+  readonly replays: number;
+  readonly conflicts: number;
+}
+
+export type TableSyncState = "init" | "data_sync" | "finished_copy" | "ready";
+
+export interface TableState {
+  readonly schema: string;
+  readonly name: string;
+  readonly state: TableSyncState;
+  /** Set once copied. */
+  readonly copyLsn: Lsn | undefined;
+}
+
+/** Wishes that other sessions leave on the target for the replicator. */
+export interface Wishes {
+  readonly paused: boolean;
+  /** Stand still before the first transaction that commits at or after it. Zero: at once. */
+  readonly holdLsn: Lsn | undefined;
+}
+
+/** The rows of one pipeline in schema `erserver` of its target, except progress while applying (see apply/). */
+export class PipelineStore {
+  readonly #session: ControlSession;
+  readonly #name: string;
+
+  constructor(session: ControlSession, name: string) {
+    this.#session = session;
+    this.#name = name;
+  }
+
+  /** The pipeline's name. */
+  get pipeline(): string {
+    return this.#name;
+  }
+
+  async registration(): Promise<Registration | undefined> {
+    const [row] = await this.#session.query(
+      `select source_system, source_database, slot, state, extract(epoch from state_since)::float8::text as since, error::text as error, desired
+       from erserver.pipeline where name = $1`,
+      [this.#name],
+    );
+    if (row === undefined) return undefined;
+    return {
+      sourceSystem: row["source_system"] ?? "",
+      sourceDatabase: row["source_database"] ?? "",
+      slot: row["slot"] ?? "",
+      state: row["state"] as PipelineState,
+      stateSince: new Date(Number(row["since"]) * 1000),
+      error: row["error"] == null ? undefined : (JSON.parse(row["error"]) as StoredError),
+      desired: row["desired"] as Registration["desired"],
+    };
+  }
+
+  /** Registers the source once; refuses another one. */
+  async register(source: SourceFacts, slot: string): Promise<Registration> {
+    await this.#session.query(
+      `insert into erserver.pipeline (name, source_system, source_database, slot) values ($1, $2, $3, $4) on conflict (name) do nothing`,
+      [this.#name, source.systemIdentifier, source.database, slot],
+    );
+    const registration = (await this.registration()) as Registration;
+    if (registration.sourceSystem !== source.systemIdentifier || registration.sourceDatabase !== source.database) {
+      throw new ErserverError(
+        "ERS-410",
+        `target ${this.#name} was filled from database "${registration.sourceDatabase}" of cluster ${registration.sourceSystem}; ` +
+          `the source is now "${source.database}" of cluster ${source.systemIdentifier}`,
+        {
+          subject: this.#name,
+          remedy: "Correct `source` in the configuration; or start over for this target: erserver drop, empty its tables, erserver run.",
+        },
+      );
+    }
+    return registration;
+  }
+
+  async progress(): Promise<Progress | undefined> {
+    const [row] = await this.#session.query(
+      `select lsn, extract(epoch from commit_time)::float8::text as commit_time, transactions, rows, replays, conflicts from erserver.progress where pipeline = $1`,
+      [this.#name],
+    );
+    if (row === undefined) return undefined;
+    return {
+      lsn: parseLsn(row["lsn"] ?? ""),
+      commitTime: row["commit_time"] == null ? undefined : new Date(Number(row["commit_time"]) * 1000),
+      transactions: Number(row["transactions"]),
+      rows: Number(row["rows"]),
+      replays: Number(row["replays"]),
+      conflicts: Number(row["conflicts"]),
+    };
+  }
+
+  /** The slot exists now and starts here. */
+  async startProgress(lsn: Lsn): Promise<void> {
+    await this.#session.query("insert into erserver.progress (pipeline, lsn) values ($1, $2)", [this.#name, formatLsn(lsn)]);
+  }
+
+  async tableStates(): Promise<TableState[]> {
+    const rows = await this.#session.query(
+      "select source_schema, source_table, state, copy_lsn from erserver.table_state where pipeline = $1",
+      [this.#name],
+    );
+    return rows.map((row) => ({
+      schema: row["source_schema"] ?? "",
+      name: row["source_table"] ?? "",
+      state: row["state"] as TableSyncState,
+      copyLsn: row["copy_lsn"] == null ? undefined : parseLsn(row["copy_lsn"]),
+    }));
+  }
+
+  async addTables(tables: readonly Pick<CatalogTable, "schema" | "name">[]): Promise<void> {
+    await this.#session.query(
+      `insert into erserver.table_state (pipeline, source_schema, source_table)
+       select $1, * from unnest($2::text[], $3::text[]) on conflict do nothing`,
+      [this.#name, tables.map((table) => table.schema), tables.map((table) => table.name)],
+    );
+  }
+
+  /** From now on only a copy that holds this token may commit for this table. */
+  async claimCopy(table: Pick<CatalogTable, "schema" | "name">, token: string): Promise<void> {
+    await this.#session.query(
+      `update erserver.table_state set state = 'data_sync', copier = $4, state_since = now()
+       where pipeline = $1 and source_schema = $2 and source_table = $3 and state in ('init', 'data_sync')`,
+      [this.#name, table.schema, table.name, token],
+    );
+  }
+
+  async forgetTables(tables: readonly Pick<CatalogTable, "schema" | "name">[]): Promise<void> {
+    await this.#session.query(
+      `delete from erserver.table_state where pipeline = $1 and (source_schema, source_table) in (select * from unnest($2::text[], $3::text[]))`,
+      [this.#name, tables.map((table) => table.schema), tables.map((table) => table.name)],
+    );
+  }
+
+  /** `finished_copy` becomes `ready` where the stream has passed the copy's position. */
+  async markReady(upTo: Lsn): Promise<void> {
+    await this.#session.query(
+      `update erserver.table_state set state = 'ready', state_since = now() where pipeline = $1 and state = 'finished_copy' and copy_lsn <= $2`,
+      [this.#name, formatLsn(upTo)],
+    );
+  }
+
+  async setState(state: PipelineState, error: StoredError | undefined): Promise<void> {
+    await this.#session.query(
+      `update erserver.pipeline set state_since = case when state = $2 then state_since else now() end, state = $2, error = coalesce($3::jsonb, case when $2 = 'streaming' then null else error end) where name = $1`,
+      [this.#name, state, error === undefined ? null : JSON.stringify(error)],
+    );
+  }
+
+  async wishes(): Promise<Wishes> {
+    const [row] = await this.#session.query(
+      `select desired, case when hold_until > pg_catalog.clock_timestamp() then hold_lsn end as hold from erserver.pipeline where name = $1`,
+      [this.#name],
+    );
+    return { paused: row?.["desired"] === "paused", holdLsn: row?.["hold"] == null ? undefined : parseLsn(row["hold"]) };
+  }
+
+  async setDesired(desired: Registration["desired"]): Promise<void> {
+    await this.#session.query("update erserver.pipeline set desired = $2 where name = $1", [this.#name, desired]);
+  }
+
+  /** Asks the applier to stand still before `lsn` for at most `seconds`; undefined lets it go on. */
+  async hold(lsn: Lsn | undefined, seconds: number): Promise<void> {
+    await this.#session.query(
+      `update erserver.pipeline set hold_lsn = $2, held_lsn = null, hold_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3) where name = $1`,
+      [this.#name, lsn === undefined ? null : formatLsn(lsn), seconds],
+    );
+  }
+
+  /** The applier's answer to `hold`. */
+  async reportHeld(lsn: Lsn): Promise<void> {
+    await this.#session.query("update erserver.pipeline set held_lsn = $2 where name = $1", [this.#name, formatLsn(lsn)]);
+  }
+
+  async heldLsn(): Promise<Lsn | undefined> {
+    const [row] = await this.#session.query("select held_lsn from erserver.pipeline where name = $1", [this.#name]);
+    return row?.["held_lsn"] == null ? undefined : parseLsn(row["held_lsn"]);
+  }
+
+  /** Removes all rows of the pipeline. */
+  async unregister(): Promise<void> {
+    await this.#session.query("delete from erserver.pipeline where name = $1", [this.#name]);
+  }
+
+  /** Drops schema `erserver` when no other pipeline ends here; true when it did. */
+  async dropSchemaIfUnused(): Promise<boolean> {
+    const rows = await this.#session.query("select 1 as one from erserver.pipeline where name <> $1 limit 1", [this.#name]);
+    if (rows.length > 0) return false;
+    await this.#session.query("drop schema erserver cascade");
+    return true;
+  }
+}

@@ -1,0 +1,248 @@
+import type { Change } from "../change/change.ts";
+import type { Delivery, Group, GroupMember } from "../change/group.ts";
+import { type Lsn, maxLsn, ZERO_LSN } from "../change/lsn.ts";
+import type { ChangeSink } from "../change/sink.ts";
+import type { Transaction } from "../change/transaction.ts";
+
+export interface MemoryTransportOptions {
+  /** `full` from here on, in message bytes. */
+  readonly capacityBytes: number;
+  /** A group closes when it has this many transactions or bytes. */
+  readonly groupTransactions: number;
+  readonly groupBytes: number;
+  /** Deliver only transactions that commit before it, then `end`. */
+  readonly untilLsn?: Lsn | undefined;
+}
+
+/** What a change costs besides its bytes: the object itself and its place in two arrays. */
+const CHANGE_OVERHEAD = 100;
+
+/**
+ * Carries transactions from capture to apply inside one process. Whole transactions gather into a group
+ * until the applier takes it: one when it is idle, all that arrived meanwhile when it is busy. A transaction
+ * that outgrows a group is cut into slices as it arrives, so memory stays bounded whatever its size.
+ */
+export class MemoryTransport implements ChangeSink {
+  readonly #options: MemoryTransportOptions;
+  /** Closed groups and slices, oldest first. */
+  readonly #ready: Group[] = [];
+  /** The group that still grows. */
+  #changes: Change[] = [];
+  #members: GroupMember[] = [];
+  #groupBytes = 0;
+  /** The transaction that has begun and not committed. */
+  #open: Change[] = [];
+  #openBytes = 0;
+  #openTransaction: Transaction | undefined;
+  #openSliced = false;
+
+  #heldBytes = 0;
+  #idleLsn: Lsn = ZERO_LSN;
+  #deliveredIdleLsn: Lsn = ZERO_LSN;
+  #deliveredHoldLsn: Lsn | undefined;
+  #midTransaction = false;
+  #untilLsn: Lsn | undefined;
+  #atEnd = false;
+  #failure: Error | undefined;
+  #wakeTaker: (() => void) | undefined;
+  #roomWaiters: (() => void)[] = [];
+
+  constructor(options: MemoryTransportOptions) {
+    this.#options = options;
+    this.#untilLsn = options.untilLsn;
+  }
+
+  /** Bytes that are held, with overhead. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  /** True when nothing waits to be applied. */
+  get empty(): boolean {
+    return this.#heldBytes === 0;
+  }
+
+  get full(): boolean {
+    return this.#heldBytes >= this.#options.capacityBytes;
+  }
+
+  whenRoom(): Promise<void> {
+    if (!this.full) return Promise.resolve();
+    return new Promise((resolve) => this.#roomWaiters.push(resolve));
+  }
+
+  begin(transaction: Transaction): void {
+    if (this.#untilLsn !== undefined && transaction.commitLsn >= this.#untilLsn) this.#atEnd = true;
+    this.#openTransaction = transaction;
+    this.#openSliced = false;
+    if (this.#atEnd) this.wake();
+  }
+
+  change(change: Change): void {
+    if (this.#atEnd) return;
+    const bytes = change.size + CHANGE_OVERHEAD;
+    this.#open.push(change);
+    this.#openBytes += bytes;
+    this.#heldBytes += bytes;
+    if (this.#openBytes >= this.#options.groupBytes) this.#cutSlice(false);
+  }
+
+  commit(transaction: Transaction): void {
+    this.#openTransaction = undefined;
+    if (this.#atEnd) return;
+    if (this.#openSliced) {
+      this.#openTransaction = transaction;
+      this.#cutSlice(true);
+      this.#openTransaction = undefined;
+    } else if (this.#open.length === 0) {
+      // Before 15 the source also sends transactions that changed nothing of ours: news of a position, not work.
+      this.#idleLsn = transaction.endLsn;
+    } else {
+      if (this.#changes.length === 0) this.#changes = this.#open;
+      else for (const change of this.#open) this.#changes.push(change);
+      this.#members.push({ transaction, end: this.#changes.length });
+      this.#groupBytes += this.#openBytes;
+      this.#resetOpen();
+      if (this.#groupBytes >= this.#options.groupBytes || this.#members.length >= this.#options.groupTransactions) this.#closeGroup();
+    }
+    this.wake();
+  }
+
+  idle(lsn: Lsn): void {
+    if (this.#openTransaction !== undefined || this.#atEnd) return;
+    this.#idleLsn = maxLsn(this.#idleLsn, lsn);
+    if (this.#untilLsn !== undefined && lsn >= this.#untilLsn) this.#atEnd = true;
+    this.wake();
+  }
+
+  /**
+   * Waits at most `waitMs` for the next delivery; undefined when there was none. Nothing that commits at or after
+   * `holdLsn` is delivered: `held` says, once, that everything before it has been.
+   */
+  async take(waitMs: number, holdLsn?: Lsn): Promise<Delivery | undefined> {
+    const now = this.#next(holdLsn);
+    if (now !== undefined) return now;
+    await this.sleep(waitMs);
+    return this.#next(holdLsn);
+  }
+
+  /** Waits for `wake`, news or the time to pass. */
+  async sleep(waitMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wakeTaker = resolve;
+      timer = setTimeout(resolve, waitMs);
+    });
+    clearTimeout(timer);
+    this.#wakeTaker = undefined;
+  }
+
+  /** Ends a `take` or `sleep` that waits. */
+  wake(): void {
+    this.#wakeTaker?.();
+  }
+
+  /** True while the last group taken was a slice whose transaction goes on. */
+  get midTransaction(): boolean {
+    return this.#midTransaction;
+  }
+
+  /** The applier is done with it: its memory counts no longer. */
+  release(group: Group): void {
+    this.#heldBytes -= group.size;
+    if (this.full) return;
+    const waiters = this.#roomWaiters;
+    this.#roomWaiters = [];
+    for (const resolve of waiters) resolve();
+  }
+
+  /** What is complete may still be taken; then `take` rejects. */
+  fail(error: Error): void {
+    this.#failure ??= error;
+    this.wake();
+  }
+
+  #next(holdLsn: Lsn | undefined): Delivery | undefined {
+    const group = this.#takeGroup(holdLsn);
+    if (group !== undefined) {
+      this.#midTransaction = !group.ends;
+      return { kind: "group", group };
+    }
+    if (holdLsn !== undefined && this.#reached(holdLsn)) {
+      if (this.#deliveredHoldLsn === holdLsn) return undefined;
+      this.#deliveredHoldLsn = holdLsn;
+      return { kind: "held", lsn: holdLsn };
+    }
+    if (this.#atEnd) return { kind: "end", lsn: this.#untilLsn as Lsn };
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#idleLsn > this.#deliveredIdleLsn && this.#openTransaction === undefined) {
+      this.#deliveredIdleLsn = this.#idleLsn;
+      return { kind: "idle", lsn: this.#idleLsn };
+    }
+    return undefined;
+  }
+
+  #takeGroup(holdLsn: Lsn | undefined): Group | undefined {
+    if (this.#ready.length === 0) this.#closeGroup();
+    const group = this.#ready[0];
+    if (group === undefined) return undefined;
+    if (holdLsn === undefined || !group.begins) return this.#ready.shift();
+    const cut = group.members.findIndex(({ transaction }) => transaction.commitLsn >= holdLsn);
+    if (cut === 0) return undefined;
+    if (cut < 0) return this.#ready.shift();
+    const [before, behind] = splitGroup(group, cut);
+    this.#ready[0] = behind;
+    return before;
+  }
+
+  /** Everything that commits before `lsn` has been taken. */
+  #reached(lsn: Lsn): boolean {
+    return this.#ready.length > 0 || this.#idleLsn >= lsn || (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn);
+  }
+
+  #closeGroup(): void {
+    if (this.#members.length === 0) return;
+    this.#ready.push({ changes: this.#changes, members: this.#members, begins: true, ends: true, size: this.#groupBytes });
+    this.#changes = [];
+    this.#members = [];
+    this.#groupBytes = 0;
+  }
+
+  #cutSlice(ends: boolean): void {
+    this.#closeGroup();
+    this.#ready.push({
+      changes: this.#open,
+      members: [{ transaction: this.#openTransaction as Transaction, end: this.#open.length }],
+      begins: !this.#openSliced,
+      ends,
+      size: this.#openBytes,
+    });
+    this.#openSliced = true;
+    this.#resetOpen();
+    this.wake();
+  }
+
+  #resetOpen(): void {
+    this.#open = [];
+    this.#openBytes = 0;
+  }
+}
+
+/** Parts whole transactions: the first `count` members from the rest. */
+function splitGroup(group: Group, count: number): [Group, Group] {
+  const at = group.members[count - 1]?.end ?? 0;
+  const part = (changes: readonly Change[], members: readonly GroupMember[]): Group => ({
+    changes,
+    members,
+    begins: true,
+    ends: true,
+    size: changes.reduce((sum, change) => sum + change.size + CHANGE_OVERHEAD, 0),
+  });
+  return [
+    part(group.changes.slice(0, at), group.members.slice(0, count)),
+    part(
+      group.changes.slice(at),
+      group.members.slice(count).map(({ transaction, end }) => ({ transaction, end: end - at })),
+    ),
+  ];
+}

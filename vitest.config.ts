@@ -1,0 +1,61 @@
+import { defineConfig } from "vitest/config";
+import type { TestProjectInlineConfiguration } from "vitest/config";
+
+/** The pair of majors that the matrix asks for; without it, the pairs that every change has to pass. */
+const { ERSERVER_TEST_SOURCE: source, ERSERVER_TEST_TARGET: target } = process.env;
+
+function pair(
+  name: string,
+  sourceMajor: string,
+  targetMajor: string,
+  include = ["{src,test}/**/*.pg.test.ts"],
+): TestProjectInlineConfiguration {
+  return {
+    extends: true,
+    test: {
+      name,
+      include,
+      globalSetup: ["test/support/servers.setup.ts"],
+      env: { ERSERVER_TEST_SOURCE: sourceMajor, ERSERVER_TEST_TARGET: targetMajor },
+    },
+  };
+}
+
+const unit: TestProjectInlineConfiguration = {
+  extends: true,
+  test: {
+    name: "unit",
+    include: ["{src,test,bench,scripts}/**/*.test.ts"],
+    exclude: ["**/*.pg.test.ts", "**/*.e2e.test.ts"],
+  },
+};
+
+const endToEnd: TestProjectInlineConfiguration = {
+  extends: true,
+  test: {
+    ...pair("e2e", "15", "18", ["test/e2e/**/*.e2e.test.ts"]).test,
+    // After the others: these stop servers and count memory.
+    sequence: { groupOrder: 1 },
+  },
+};
+
+export default defineConfig({
+  test: {
+    // Processes, not threads: each has its own signals, exit and memory.
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 120_000,
+    passWithNoTests: false,
+    projects:
+      source !== undefined && target !== undefined
+        ? [pair("matrix", source, target)]
+        : [
+            unit,
+            pair("pg-15", "15", "15"),
+            pair("pg-18", "18", "18"),
+            pair("mixed-15-18", "15", "18"),
+            endToEnd,
+          ],
+  },
+});

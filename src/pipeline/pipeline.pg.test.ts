@@ -18,6 +18,7 @@ describe("a pipeline", () => {
 
   it("goes on after a restart where it was", async () => {
     await using replication = await startReplication({ schema: "create table t (id int primary key, v int)" });
+    await replication.caughtUp();
     await replication.source.query("insert into t select i, 0 from generate_series(1, 100) i");
     await replication.expectEqual();
     await replication.running.stop();

@@ -1,0 +1,67 @@
+import { Command } from "commander";
+import type { TargetConfig } from "../../config/config.ts";
+import { toErserverError } from "../../errors/erserver-error.ts";
+import { createLogger } from "../../observability/log.ts";
+import { Pipeline } from "../../pipeline/pipeline.ts";
+import { onInterrupt } from "../interrupt.ts";
+import { type ConfigOptions, configFor, withConfig } from "../options.ts";
+import { describeThrown, TargetFailures } from "../render/failure.ts";
+import { RunView } from "../render/run-view.ts";
+import type { Terminal } from "../terminal.ts";
+
+interface RunOptions extends ConfigOptions {
+  readonly adopt?: boolean;
+  readonly json?: boolean;
+}
+
+export function runCommand(terminal: Terminal): Command {
+  return withConfig(new Command("run"))
+    .description(
+      "Replicate: prepare what is missing, copy the tables, then follow the source until stopped. " +
+        "Stays in the foreground. SIGTERM or Ctrl-C ends it after the transaction in flight; a second one at once.",
+    )
+    .option("--adopt", "accept target tables that have rows already, if they equal the source's")
+    .option("--json", "print events as JSON lines")
+    .addHelpText("after", "\nExample: erserver run -c erserver.yaml")
+    .action((options: RunOptions) => run(options, terminal));
+}
+
+async function run(options: RunOptions, terminal: Terminal): Promise<void> {
+  const config = configFor(options);
+  const json = options.json === true;
+  using interrupt = onInterrupt();
+  using view = new RunView(
+    terminal,
+    config.targets.map((target) => target.name),
+    json,
+  );
+  const log = createLogger({
+    // On a terminal the view says already what the log says at level info.
+    level: terminal.live && config.logLevel === "info" ? "warn" : config.logLevel,
+    ...(terminal.live ? { write: (line: string) => view.printError(line) } : {}),
+  });
+  const failures: TargetFailures["failures"][number][] = [];
+  const follow = async (target: TargetConfig): Promise<void> => {
+    const pipeline = new Pipeline({
+      config,
+      target,
+      log,
+      adopt: options.adopt === true,
+      onStatus: (status) => view.onStatus(status),
+    });
+    try {
+      await pipeline.run(interrupt.signal);
+      view.ended(pipeline.status);
+    } catch (error) {
+      const failure = { target: target.name, error: toErserverError(error) };
+      failures.push(failure);
+      // The others go on, perhaps for months: the last has its say when the command ends.
+      if (failures.length < config.targets.length) {
+        view.printError(describeThrown(new TargetFailures([failure]), terminal.errorPaint).text);
+      }
+    }
+  };
+  await Promise.all(config.targets.map(follow));
+  if (interrupt.signal.aborted) return;
+  throw new TargetFailures(failures);
+}

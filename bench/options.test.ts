@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { parseOptions } from "./options.ts";
+import { UsageError, parseOptions } from "./options.ts";
 
 const NAMES = ["copy", "lag"];
 
@@ -55,6 +55,6 @@ describe("the command line of the benchmark", () => {
     ["lag --rounds", /argument missing/],
   ] as const)("refuses %j with a sentence", ([argv, message]) => {
     expect(() => parseOptions(argv.split(" ").filter(Boolean), NAMES)).toThrow(message);
-    expect(() => parseOptions(argv.split(" ").filter(Boolean), NAMES)).toThrow(RangeError);
+    expect(() => parseOptions(argv.split(" ").filter(Boolean), NAMES)).toThrow(UsageError);
   });
 });

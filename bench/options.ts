@@ -16,19 +16,24 @@ export interface BenchOptions {
   readonly cli: string;
 }
 
+/** The command line is wrong; the message is for whoever wrote it. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
 export const DEFAULTS = { rounds: 3, major: 15, scale: 1, cli: "dist/cli/main.js" } as const;
 
 /**
  * Reads the command line; undefined when it asks for help.
  * @param names of the scenarios that there are.
- * @throws RangeError, with a sentence for the user.
+ * @throws UsageError
  */
 export function parseOptions(argv: readonly string[], names: readonly string[]): BenchOptions | undefined {
   const { values, positionals } = readArguments(argv);
   if (values.help === true) return undefined;
   const only = values.only;
   if (only !== undefined && only !== "ours" && only !== "native") {
-    throw new RangeError(`--only is ours or native, not ${JSON.stringify(only)}`);
+    throw new UsageError(`--only is ours or native, not ${JSON.stringify(only)}`);
   }
   return {
     scenarios: scenariosOf(positionals, names),
@@ -57,16 +62,16 @@ function readArguments(argv: readonly string[]) {
       },
     });
   } catch (error) {
-    throw new RangeError(error instanceof Error ? error.message : String(error), { cause: error });
+    throw new UsageError(error instanceof Error ? error.message : String(error), { cause: error });
   }
 }
 
 function scenariosOf(positionals: readonly string[], names: readonly string[]): readonly string[] {
   const list = [...names, "all"].join(", ");
-  if (positionals.length === 0) throw new RangeError(`name a scenario: ${list}`);
+  if (positionals.length === 0) throw new UsageError(`name a scenario: ${list}`);
   const unknown = positionals.find((name) => name !== "all" && !names.includes(name));
   if (unknown !== undefined) {
-    throw new RangeError(`no scenario is called ${JSON.stringify(unknown)}; there are ${list}`);
+    throw new UsageError(`no scenario is called ${JSON.stringify(unknown)}; there are ${list}`);
   }
   return positionals.includes("all") ? names : [...new Set(positionals)];
 }
@@ -80,7 +85,7 @@ function parseNumber(
   const value = text.trim() === "" ? Number.NaN : Number(text);
   if (!(value >= least && value <= most) || (whole && !Number.isInteger(value))) {
     const kind = whole ? "a whole number" : "a number";
-    throw new RangeError(`${option} is ${kind} from ${least} to ${most}, not ${JSON.stringify(text)}`);
+    throw new UsageError(`${option} is ${kind} from ${least} to ${most}, not ${JSON.stringify(text)}`);
   }
   return value;
 }

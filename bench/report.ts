@@ -4,7 +4,7 @@ import { median } from "./statistics.ts";
 export type Contender = "ours" | "native" | "none";
 
 /**
- * What one run gave. `s`: seconds until done; `rate`: work per second of it; `startup_s`: seconds of it until the replicator had its first
+ * What one run gave. `s`: seconds until done (of lag, the median); `rate`: work per second of it; `startup_s`: seconds of it until the replicator had its first
  * session on the target; `p50_ms`, `p99_ms`: lag; `tps`: the source's transactions per second; `rss_mb`: the replicator's peak memory.
  */
 export type Metrics = Readonly<Partial<Record<Metric, number>>>;
@@ -25,7 +25,7 @@ export interface Summary {
 }
 
 const DIGITS: Record<Metric, number> = {
-  s: 3,
+  s: 4,
   rate: 0,
   startup_s: 3,
   p50_ms: 2,
@@ -51,7 +51,7 @@ export function medians(rounds: readonly Metrics[]): Metrics {
   const names = Object.keys(rounds[0] ?? {}) as Metric[];
   return Object.fromEntries(
     names.map((name) => {
-      const values = rounds.map((round) => round[name]).filter((value) => value !== undefined);
+      const values = rounds.map((metrics) => metrics[name]).filter((value) => value !== undefined);
       return [name, round(median(values), DIGITS[name])];
     }),
   );
@@ -66,7 +66,7 @@ export function ratioOf(ours: Metrics | undefined, native: Metrics | undefined):
 
 function headline(metrics: Metrics | undefined): { value: number; more: boolean } | undefined {
   if (metrics?.tps !== undefined) return { value: metrics.tps, more: true };
-  const value = metrics?.s ?? metrics?.p50_ms;
+  const value = metrics?.p50_ms ?? metrics?.s;
   return value === undefined ? undefined : { value, more: false };
 }
 

@@ -49,7 +49,8 @@ const SAVEPOINT = "erserver";
 export class Applier {
   readonly #options: ApplierOptions;
   readonly #writer = new RowWriter();
-  readonly #plans = new Map<Relation, TablePlan>();
+  /** By the relation as the stream described it: a group may hold changes from before and after an ALTER TABLE. */
+  readonly #plans = new WeakMap<Relation, TablePlan>();
   #progressLsn: Lsn;
   #controlPrepared = false;
   /** Counts of the open target transaction. */
@@ -115,9 +116,7 @@ export class Applier {
 
   /** Relations are planned before the first byte of their group is sent. */
   async #plan(relation: Relation): Promise<void> {
-    const plan = await this.#options.planFor(relation);
-    for (const old of this.#plans.keys()) if (old.id === relation.id) this.#plans.delete(old);
-    this.#plans.set(relation, plan);
+    this.#plans.set(relation, await this.#options.planFor(relation));
   }
 
   /** The fast way: everything in one flight. False when it must be replayed; the transaction is rolled back to before the group. */

@@ -76,6 +76,9 @@ async function replayRow(replay: Replay, plan: TablePlan, change: RowChange, tra
     if (overwritten.error !== undefined || overwritten.affected[1] !== 1) throw await refused(replay, plan, change, transaction, first);
     return true;
   }
+  const affected = first.affected[1] as number;
+  if (affected > 1) throw await ambiguous(replay, plan, change, transaction, affected);
+  if (change.kind === "insert") throw await swallowed(replay, plan, change, transaction);
   if (change.kind === "delete") {
     await conflict(replay, plan, change, transaction, "delete_missing", "nothing to delete");
     return true;
@@ -157,6 +160,23 @@ async function conflict(
 async function refused(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction, result: BatchResult): Promise<ErserverError> {
   const error = result.error as NonNullable<BatchResult["error"]>;
   return applyRefused(error, plan, transaction, change.kind, await keyText(replay, plan, change));
+}
+
+async function ambiguous(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction, rows: number): Promise<ErserverError> {
+  return new ErserverError("ERS-703", `${rows} rows of ${plan.label} on the target have the key of one ${change.kind}; ${transactionLabel(transaction)}`, {
+    subject: plan.label,
+    detail: `key ${await keyText(replay, plan, change)}`,
+    remedy: `Remove the rows that are too many and give ${plan.label} on the target the source's unique key, then start erserver again: it goes on with this transaction.`,
+  });
+}
+
+/** Only where the role may not set session_replication_role. */
+async function swallowed(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction): Promise<ErserverError> {
+  return new ErserverError("ERS-701", `${plan.label}: a trigger or rule of the target kept a row from being inserted; ${transactionLabel(transaction)}`, {
+    subject: plan.label,
+    detail: `key ${await keyText(replay, plan, change)}`,
+    remedy: `Disable the trigger or rule of ${plan.label} on the target, or let the role set session_replication_role; then start erserver again: it goes on with this transaction.`,
+  });
 }
 
 async function keyText(replay: Replay, plan: TablePlan, change: RowChange): Promise<string> {

@@ -60,11 +60,12 @@ export function updateStatement(plan: TablePlan, sent: readonly PlannedColumn[],
   // An identity column that is ALWAYS generated cannot be set by UPDATE; it must be as the source has it.
   const keyIsSame = keyImage === "new";
   const settable = sent.filter((column) => column.target.identity !== "a" && !(keyIsSame && plan.key.includes(column)));
-  const fixed = sent.filter((column) => column.target.identity === "a" && !plan.key.includes(column));
+  const fixed = sent.filter((column) => column.target.identity === "a" && !(keyIsSame && plan.key.includes(column)));
   const assignments = settable.map((column) => `${quoteIdent(column.target.name)} = ${parameters.add("new", column)}`);
   if (assignments.length === 0) {
-    const any = plan.key[0] ?? plan.written[0];
-    if (any !== undefined) assignments.push(`${quoteIdent(any.target.name)} = ${quoteIdent(any.target.name)}`);
+    const any = plan.target.columns.find((column) => column.identity !== "a" && !column.generated);
+    if (any === undefined) return rewriteStatement(plan, sent, keyImage);
+    assignments.push(`${quoteIdent(any.name)} = ${quoteIdent(any.name)}`);
   }
   const conditions = fixed.map((column) => equals(column.target, parameters.add("new", column)));
   const where = [rowCondition(plan, keyImage, parameters), ...conditions].join(" and ");

@@ -1,4 +1,6 @@
-import type { Conninfo } from "../config/conninfo.ts";
+import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { ServerError } from "../errors/server-error.ts";
 import { connectWire } from "../postgres/connect.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
@@ -17,6 +19,16 @@ export async function openSnapshotReader(
     return connection;
   } catch (error) {
     connection.destroy();
+    // 22023 up to 15, 42704 from 16 on: no such snapshot.
+    if (error instanceof ServerError && /^(?:22023|42704)$/.test(error.code)) throw snapshotGone(conninfo, error);
     throw error;
   }
+}
+
+function snapshotGone(conninfo: Conninfo, cause: ServerError): ErserverError {
+  return new ErserverError("ERS-204", `the session that exports the snapshot of the first copy is gone: ${cause.message}`, {
+    subject: describeConninfo(conninfo),
+    remedy: "Nothing to do: the tables that are not copied yet are copied from another snapshot.",
+    cause,
+  });
 }

@@ -1,6 +1,7 @@
 import { formatLsn, type Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
 import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
@@ -49,7 +50,9 @@ export async function copyTable(copy: TableCopy): Promise<number> {
   const where = table.where === undefined ? "" : ` where (${table.where})`;
   await target.query("begin");
   try {
-    const copyIn = await target.copyIn(`copy ${quoteQualified(targetTable.schema, targetTable.name)} (${names}) from stdin ${format}`);
+    // A table may have no columns at all, but not a list of none.
+    const list = columns.length === 0 ? "" : ` (${names})`;
+    const copyIn = await target.copyIn(`copy ${quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`);
     for await (const frames of source.copyOut(`copy (select ${names} from ${only}${from}${where}) to stdout ${format}`)) {
       await copyIn.writeFrames(frames);
       copy.onBytes(frames.length);
@@ -63,10 +66,16 @@ export async function copyTable(copy: TableCopy): Promise<number> {
     const label = tableLabel(targetTable.schema, targetTable.name);
     throw new ErserverError("ERS-701", `the copy of ${label} failed: ${error.message} (SQLSTATE ${error.code})`, {
       subject: label,
-      remedy: "Correct the table on the target (or the privileges) and start erserver again: tables that were copied are not copied again.",
+      remedy: `${remedyFor(error)}; then start erserver again: tables that were copied are not copied again.`,
       cause: error,
     });
   }
+}
+
+function remedyFor({ code }: ServerError): string {
+  return code === SQLSTATE.foreignKeyViolation
+    ? "Let the role set session_replication_role (superuser, or GRANT SET ON PARAMETER session_replication_role from 15 on), or drop the target's foreign keys for the first copy"
+    : "Correct the table on the target (or the privileges)";
 }
 
 /** Records the table as copied in the open transaction; fails when another replicator has claimed the copy since. */

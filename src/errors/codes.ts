@@ -64,6 +64,7 @@ export const ERROR_CODES = {
   "ERS-506": stream("publication-taken", "A publication of our name exists and publishes something else, and may not be altered."),
   "ERS-507": { ...stream("slot-active", "The slot is in use by another process."), retry: "reconnect" },
   "ERS-508": { ...stream("target-busy", "Another replicator serves this target."), retry: "reconnect" },
+  "ERS-509": { ...stream("source-reshaped", "A table or a column joined the stream that the pipeline has to be opened anew for; that happens by itself."), retry: "reconnect" },
 
   "ERS-601": stream("malformed-message", "The source sent bytes that are not a valid message."),
   "ERS-602": stream("protocol-violation", "A server answered with something that the protocol does not allow here."),

@@ -1,4 +1,4 @@
-import type { Lsn } from "../change/lsn.ts";
+import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 
 /**
  * Decides what the source may be told: a position counts only once the target has flushed the commit that
@@ -6,14 +6,9 @@ import type { Lsn } from "../change/lsn.ts";
  */
 export class FlushTracker {
   readonly #pending: { readonly sourceLsn: Lsn; readonly targetLsn: Lsn }[] = [];
-  #durableLsn: Lsn;
+  #durableLsn: Lsn = ZERO_LSN;
 
-  /** `durableLsn` is what the target had when the session began: read after a crash recovery, it is durable. */
-  constructor(durableLsn: Lsn) {
-    this.#durableLsn = durableLsn;
-  }
-
-  /** Source position that the target can no longer lose. */
+  /** Source position that the target can no longer lose; zero while none is known. */
   get durableLsn(): Lsn {
     return this.#durableLsn;
   }

@@ -1,7 +1,7 @@
 import { Applier, type Applied } from "../apply/applier.ts";
 import { planTable, type TablePlan } from "../apply/table-plan.ts";
 import { WalCapture } from "../capture/wal/wal-capture.ts";
-import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
+import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
@@ -10,7 +10,7 @@ import type { ReplicatedTable } from "../postgres/selection.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
 import { connectReplication } from "./first-copy.ts";
-import { type OpenPipeline, type PipelineContext, sourceTypeNames } from "./open-pipeline.ts";
+import { type OpenPipeline, type PipelineContext, select, sourceTypeNames } from "./open-pipeline.ts";
 import { Wishlist } from "./wishlist.ts";
 
 export interface FollowOptions {
@@ -43,26 +43,34 @@ export async function follow(context: PipelineContext, open: OpenPipeline, optio
   const { config, target } = context;
   const progress = await open.store.progress();
   if (progress === undefined) throw new Error("no progress is recorded");
+  // A predecessor's last commits may not be flushed yet: a crash of the target could still take them back.
+  const [wal] = await open.control.query("select pg_catalog.pg_current_wal_insert_lsn() as lsn");
   const transport = new MemoryTransport({
     capacityBytes: CAPACITY_BYTES,
     groupTransactions: config.apply.group.transactions,
     groupBytes: config.apply.group.bytes,
     untilLsn: options.untilLsn,
   });
+  // The source may not have noticed that our last connection is dead, and the slot is taken until it has.
+  await open.source.query(
+    "select pg_catalog.pg_terminate_backend(active_pid) from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = any ($2::int[])",
+    [open.slot, [...context.ownBackends.source]],
+  );
   const connection = await connectReplication(context);
   const [own] = await connection.query("select pg_catalog.pg_backend_pid(), pg_catalog.pg_current_wal_flush_lsn()");
   context.ownBackends.source.add(Number(own?.rows[0]?.[0]));
+  const binary = usesBinary(context, open);
   await using capture = await WalCapture.start({
     connection,
     subject: describeConninfo(config.source),
     slot: open.slot,
     publications: [open.publications.all, open.publications.insertOnly],
     startLsn: progress.lsn,
-    binary: usesBinary(context, open),
+    binary,
     sink: transport,
     timeoutMs: config.timeoutMs,
   });
-  const planner = new Planner(context, open);
+  const planner = new Planner(context, open, binary);
   const applier = new Applier({
     connection: open.session.connection,
     pipeline: target.name,
@@ -76,7 +84,7 @@ export async function follow(context: PipelineContext, open: OpenPipeline, optio
   capture.failed.catch((error: unknown) => transport.fail(error as Error));
   void open.session.connection.closed.then((error) => transport.fail(error));
   try {
-    await new Flow({ capture, applier, transport, wishlist, options, progressLsn: progress.lsn, open }).run();
+    await new Flow({ capture, applier, transport, wishlist, options, progressLsn: progress.lsn, targetLsn: parseLsn(wal?.["lsn"] ?? ""), open }).run();
   } finally {
     options.signal.removeEventListener("abort", stop);
   }
@@ -90,12 +98,14 @@ interface FlowParts {
   readonly options: FollowOptions;
   readonly open: OpenPipeline;
   readonly progressLsn: Lsn;
+  /** End of the target's WAL, in which `progressLsn` is recorded. */
+  readonly targetLsn: Lsn;
 }
 
 /** The loop, and what it knows. */
 class Flow {
   readonly #parts: FlowParts;
-  readonly #tracker: FlushTracker;
+  readonly #tracker = new FlushTracker();
   #appliedLsn: Lsn;
   #advancedMs = Number.NEGATIVE_INFINITY;
   #state: "catching-up" | "streaming" | "paused" | undefined;
@@ -104,12 +114,13 @@ class Flow {
   constructor(parts: FlowParts) {
     this.#parts = parts;
     this.#appliedLsn = parts.progressLsn;
-    this.#tracker = new FlushTracker(parts.progressLsn);
+    this.#tracker.committed(parts.progressLsn, parts.targetLsn);
   }
 
   async run(): Promise<void> {
     const { transport, wishlist, options, capture } = this.#parts;
     this.#setState("catching-up");
+    options.onApplied({ sourceLsn: this.#appliedLsn, transactions: 0, rows: 0 });
     for (;;) {
       if (options.signal.aborted) {
         // A transaction that is open on the target is rolled back with the session, and comes again whole.
@@ -199,11 +210,17 @@ class Flow {
   }
 }
 
-/** Bytes instead of text, when every column of every table means the same on both servers as bytes. */
+/**
+ * Bytes instead of text, when every column of every table means the same on both servers as bytes. The target's
+ * tables count too: they may have a column that the stream still brings though the source has dropped it.
+ */
 function usesBinary({ config, log }: PipelineContext, open: OpenPipeline): boolean {
   if (config.binary === "off") return false;
   const supported = open.sourceFacts.version >= 140_000;
-  const unsafe = open.selection.tables.find((table) => table.source.columns.some((column) => !column.binarySafe));
+  const unsafe = open.selection.tables.find(({ source, target }) => {
+    const written = open.targetTables.get(tableKey(target.schema, target.name));
+    return [...source.columns, ...(written?.columns ?? [])].some((column) => !column.binarySafe);
+  });
   const possible = supported && unsafe === undefined;
   if (config.binary === "on" && !possible) {
     const why = unsafe === undefined ? `PostgreSQL ${open.sourceFacts.versionText} cannot send it (14 and newer can)` : `${tableLabel(unsafe.source.schema, unsafe.source.name)} has a column of a user-defined type`;
@@ -217,15 +234,17 @@ function usesBinary({ config, log }: PipelineContext, open: OpenPipeline): boole
 class Planner {
   readonly #context: PipelineContext;
   readonly #open: OpenPipeline;
+  readonly #binary: boolean;
   readonly #sourceTypes: Map<number, string>;
   readonly #bySource: Map<string, ReplicatedTable>;
   readonly #seen = new Set<number>();
   #targetTables: ReadonlyMap<string, CatalogTable>;
   #copyLsns: Map<string, Lsn> | undefined;
 
-  constructor(context: PipelineContext, open: OpenPipeline) {
+  constructor(context: PipelineContext, open: OpenPipeline, binary: boolean) {
     this.#context = context;
     this.#open = open;
+    this.#binary = binary;
     this.#targetTables = open.targetTables;
     this.#sourceTypes = sourceTypeNames(open.selection);
     this.#bySource = new Map(open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]));
@@ -238,18 +257,34 @@ class Planner {
     }
     if (this.#seen.has(relation.id)) await this.#readTargetAgain();
     this.#seen.add(relation.id);
+    await this.#requireCopied(relation);
+    let plan: TablePlan;
     try {
-      return this.#planNow(relation);
+      plan = this.#planNow(relation);
     } catch (error) {
       if (!(error instanceof ErserverError)) throw error;
       await this.#readTargetAgain();
-      return this.#planNow(relation);
+      plan = this.#planNow(relation);
+    }
+    const unsafe = this.#binary ? plan.written.find((column) => !column.target.binarySafe) : undefined;
+    if (unsafe !== undefined) throw reshaped(`${plan.label} has a new column "${unsafe.target.name}", whose values cannot travel as bytes`, plan.label);
+    return plan;
+  }
+
+  /** A partition that was attached after the start may have rows that no change has brought: it is copied first. */
+  async #requireCopied({ schema, name }: Relation): Promise<void> {
+    const key = tableKey(schema, name);
+    if (this.#bySource.has(key)) return;
+    const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
+    if (tables.some(({ source }) => tableKey(source.schema, source.name) === key)) {
+      const label = tableLabel(schema, name);
+      throw reshaped(`table ${label} has joined the replicated ones and is to be copied`, label);
     }
   }
 
   #planNow(relation: Relation): TablePlan {
     const key = tableKey(relation.schema, relation.name);
-    // A partition that was attached after the start stands under its own name.
+    // Attached after the start, and gone again or renamed since: it stands under the name that it had.
     const table = this.#bySource.get(key) ?? {
       columns: relation.columns.map((column) => column.name),
       columnList: false,
@@ -270,4 +305,8 @@ class Planner {
     const tables = await readTables(this.#open.control, this.#open.targetFacts.version);
     this.#targetTables = new Map(tables.map((table) => [tableKey(table.schema, table.name), table]));
   }
+}
+
+function reshaped(message: string, subject: string): ErserverError {
+  return new ErserverError("ERS-509", message, { subject, remedy: "Nothing to do: the pipeline is opened anew by itself." });
 }

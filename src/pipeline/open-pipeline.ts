@@ -61,7 +61,9 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
   };
   const options = { applicationName: `erserver ${target.name}`, timeoutMs: config.timeoutMs };
   try {
-    const control = keep(await connectControl(target.conninfo, options), (session) => session.end());
+    // Whatever the server's default: a crash must not take the registration back while the slot that it names stays.
+    const settings = { synchronous_commit: "local" };
+    const control = keep(await connectControl(target.conninfo, { ...options, settings }), (session) => session.end());
     const targetFacts = await readServerFacts(control);
     requireUsableTarget(targetFacts, describeConninfo(target.conninfo));
     const session = keep(
@@ -148,7 +150,7 @@ function requireUsableTarget(facts: ServerFacts, where: string): void {
   }
 }
 
-async function select(config: Config, source: ControlSession, facts: SourceFacts): Promise<Selection> {
+export async function select(config: Config, source: ControlSession, facts: SourceFacts): Promise<Selection> {
   const selection = selectTables(await readTables(source, facts.version), config.tables, facts.version);
   const blocking = selection.problems.filter((problem) => problem.blocks);
   const [first] = blocking;

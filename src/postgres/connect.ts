@@ -19,6 +19,8 @@ const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   bytea_output: "hex",
   xmloption: "content",
   search_path: "",
+  // A policy that hides rows from the role is an error, not a smaller copy.
+  row_security: "off",
   statement_timeout: "0",
   lock_timeout: "0",
   idle_in_transaction_session_timeout: "0",

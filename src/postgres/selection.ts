@@ -77,13 +77,13 @@ export function selectTables(
     // A partition follows its root; it stands alone only when the root is not selected.
     if (selector === undefined || (table.root !== undefined && isSelected(table.root, rules))) continue;
     const leaves = table.partitioned ? (leavesOf.get(tableKey(table.schema, table.name)) ?? []) : [];
-    const found = inspect(table, leaves, selector, sourceVersion);
+    const asOne = !table.partitioned || (rules.publishViaPartitionRoot && rootsPublished);
+    const found = inspect(table, leaves, selector, { sourceVersion, asOne });
     problems.push(...found.problems);
     if (found.skip) continue;
 
     const columns = columnsOf(table, selector);
     const rest = { columnList: selector.columns !== undefined, where: selector.where, publishes: found.publishes };
-    const asOne = !table.partitioned || (rules.publishViaPartitionRoot && rootsPublished);
     // Changes of leaves are written to the root's namesake when the source is too old to say it itself.
     const shown = (leaf: CatalogTable): CatalogTable => (rules.publishViaPartitionRoot ? table : leaf);
     if (asOne) tables.push({ source: table, columns, ...rest, target: { schema: table.schema, name: table.name } });
@@ -132,7 +132,7 @@ function inspect(
   table: CatalogTable,
   leaves: readonly CatalogTable[],
   selector: TableSelector,
-  sourceVersion: number,
+  { sourceVersion, asOne }: { readonly sourceVersion: number; readonly asOne: boolean },
 ): Inspection {
   const label = tableLabel(table.schema, table.name);
   const problems: TableProblem[] = [];
@@ -154,7 +154,7 @@ function inspect(
     problem("ERS-107", true, "has a row filter, which needs PostgreSQL 15 or newer on the source", "Remove `where`, or upgrade the source.");
   }
 
-  const unidentified = [table, ...leaves].find((relation) => !hasIdentity(relation));
+  const unidentified = [table, ...leaves].find((relation) => !hasIdentity(relation) || (asOne && !sendsIdentityOf(relation, table)));
   if (unidentified !== undefined) {
     const name = tableLabel(unidentified.schema, unidentified.name);
     problem(
@@ -178,6 +178,12 @@ function inspect(
     }
   }
   return { problems, skip: false, publishes: "all" };
+}
+
+/** A change under the root's name is described by the root's identity, and its old row holds what the leaf's identity logs. */
+function sendsIdentityOf(leaf: CatalogTable, root: CatalogTable): boolean {
+  if (leaf.replicaIdentity === "full") return true;
+  return root.replicaIdentity !== "full" && root.identityColumns.every((name) => leaf.identityColumns.includes(name));
 }
 
 /** Whether the source lets UPDATE and DELETE through when the table is published for them. */

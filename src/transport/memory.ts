@@ -47,8 +47,12 @@ export class MemoryTransport implements ChangeSink {
   #wakeTaker: (() => void) | undefined;
   #roomWaiters: (() => void)[] = [];
 
+  /** What is open cannot be taken: it must never be what fills the transport. */
+  readonly #sliceBytes: number;
+
   constructor(options: MemoryTransportOptions) {
     this.#options = options;
+    this.#sliceBytes = Math.min(options.groupBytes, options.capacityBytes);
     this.#untilLsn = options.untilLsn;
   }
 
@@ -84,7 +88,7 @@ export class MemoryTransport implements ChangeSink {
     this.#open.push(change);
     this.#openBytes += bytes;
     this.#heldBytes += bytes;
-    if (this.#openBytes >= this.#options.groupBytes) this.#cutSlice(false);
+    if (this.#openBytes >= this.#sliceBytes) this.#cutSlice(false);
   }
 
   commit(transaction: Transaction): void {
@@ -117,7 +121,8 @@ export class MemoryTransport implements ChangeSink {
 
   /**
    * Waits at most `waitMs` for the next delivery; undefined when there was none. Nothing that commits at or after
-   * `holdLsn` is delivered: `held` says, once, that everything before it has been.
+   * `holdLsn` is delivered: `held` says, once, that everything before it has been. A transaction of which slices were
+   * taken before stays open meanwhile.
    */
   async take(waitMs: number, holdLsn?: Lsn): Promise<Delivery | undefined> {
     const now = this.#next(holdLsn);
@@ -186,7 +191,7 @@ export class MemoryTransport implements ChangeSink {
     if (this.#ready.length === 0) this.#closeGroup();
     const group = this.#ready[0];
     if (group === undefined) return undefined;
-    if (holdLsn === undefined || !group.begins) return this.#ready.shift();
+    if (holdLsn === undefined) return this.#ready.shift();
     const cut = group.members.findIndex(({ transaction }) => transaction.commitLsn >= holdLsn);
     if (cut === 0) return undefined;
     if (cut < 0) return this.#ready.shift();

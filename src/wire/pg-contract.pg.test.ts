@@ -366,18 +366,19 @@ describe("a socket taken over from pg", () => {
     expect((await walsender.closed).message).toBe("cannot take it");
   });
 
-  test("a terminated backend rejects what is pending with the server's words", async () => {
+  test("a terminated backend is a lost connection, with the server's words", async () => {
+    const lost = { code: "ERS-204", cause: { code: "57P01" } };
     const connection = await connect();
     const killer = await connect();
     const pid = await one(connection, "select pg_backend_pid()");
     const sleeping = connection.query("select pg_sleep(60)");
     const never = connection.query("select 1");
     await killer.query(`select pg_terminate_backend(${pid})`);
-    await expect(sleeping).rejects.toMatchObject({ code: "57P01" });
-    await expect(never).rejects.toMatchObject({ code: "57P01" });
-    expect(await connection.closed).toMatchObject({ code: "57P01" });
-    await expect(connection.query("select 1")).rejects.toMatchObject({ code: "57P01" });
-    await expect(connection.batch().send()).rejects.toMatchObject({ code: "57P01" });
+    await expect(sleeping).rejects.toMatchObject(lost);
+    await expect(never).rejects.toMatchObject(lost);
+    expect(await connection.closed).toMatchObject(lost);
+    await expect(connection.query("select 1")).rejects.toMatchObject(lost);
+    await expect(connection.batch().send()).rejects.toMatchObject(lost);
   });
 
   test("destroy rejects everything at once, with the reason", async () => {

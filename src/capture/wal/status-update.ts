@@ -7,7 +7,7 @@ export const POSTGRES_EPOCH_US = 946_684_800_000_000;
 export interface Positions {
   /** Received and handed on. */
   readonly receivedLsn: Lsn;
-  /** Durable on the target: the slot moves here, and the source may remove what lies before. */
+  /** Durable on the target: the slot moves here, and the source may remove what lies before. Zero leaves the slot where it is. */
   readonly flushedLsn: Lsn;
   /** Committed on the target. */
   readonly appliedLsn: Lsn;

@@ -1,4 +1,4 @@
-import { formatLsn, type Lsn, maxLsn } from "../../change/lsn.ts";
+import { formatLsn, type Lsn, maxLsn, ZERO_LSN } from "../../change/lsn.ts";
 import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { PgoutputDecoder } from "../../pgoutput/decoder.ts";
@@ -58,7 +58,7 @@ export class WalCapture implements AsyncDisposable {
     this.#options = options;
     this.#decoder = new PgoutputDecoder(options.sink);
     this.#sourceLsn = options.startLsn;
-    this.#positions = { receivedLsn: options.startLsn, flushedLsn: options.startLsn, appliedLsn: options.startLsn };
+    this.#positions = { receivedLsn: options.startLsn, flushedLsn: ZERO_LSN, appliedLsn: options.startLsn };
     this.#failed = new Promise<never>((_resolve, reject) => {
       this.#rejectFailed = reject;
     });

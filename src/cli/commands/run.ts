@@ -5,7 +5,7 @@ import { createLogger } from "../../observability/log.ts";
 import { Pipeline } from "../../pipeline/pipeline.ts";
 import { onInterrupt } from "../interrupt.ts";
 import { type ConfigOptions, configFor, withConfig } from "../options.ts";
-import { describeThrown, TargetFailures } from "../render/failure.ts";
+import { renderTargetFailures, type TargetFailure, TargetFailures } from "../render/failure.ts";
 import { RunView } from "../render/run-view.ts";
 import type { Terminal } from "../terminal.ts";
 
@@ -14,8 +14,12 @@ interface RunOptions extends ConfigOptions {
   readonly json?: boolean;
 }
 
+/** What is wrong with the source stops every target, nearly at once: it is said once. */
+const GATHER_MS = 300;
+
 export function runCommand(terminal: Terminal): Command {
   return withConfig(new Command("run"))
+    .summary("replicate until stopped")
     .description(
       "Replicate: prepare what is missing, copy the tables, then follow the source until stopped. " +
         "Stays in the foreground. SIGTERM or Ctrl-C ends it after the transaction in flight; a second one at once.",
@@ -40,7 +44,12 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     level: terminal.live && config.logLevel === "info" ? "warn" : config.logLevel,
     ...(terminal.live ? { write: (line: string) => view.printError(line) } : {}),
   });
-  const failures: TargetFailures["failures"][number][] = [];
+  const failures: TargetFailure[] = [];
+  const unsaid: TargetFailure[] = [];
+  const say = (): void => {
+    if (unsaid.length > 0) view.printError(renderTargetFailures(unsaid.splice(0), terminal.errorPaint));
+  };
+  let timer: NodeJS.Timeout | undefined;
   const follow = async (target: TargetConfig): Promise<void> => {
     const pipeline = new Pipeline({
       config,
@@ -55,13 +64,16 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
     } catch (error) {
       const failure = { target: target.name, error: toErserverError(error) };
       failures.push(failure);
-      // The others go on, perhaps for months: the last has its say when the command ends.
-      if (failures.length < config.targets.length) {
-        view.printError(describeThrown(new TargetFailures([failure]), terminal.errorPaint).text);
-      }
+      unsaid.push(failure);
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        say();
+      }, GATHER_MS);
     }
   };
   await Promise.all(config.targets.map(follow));
+  clearTimeout(timer);
+  say();
   if (interrupt.signal.aborted) return;
-  throw new TargetFailures(failures);
+  throw new TargetFailures(failures, { shown: true });
 }

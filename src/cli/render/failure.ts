@@ -10,14 +10,22 @@ export interface Failure {
   readonly remedy: string;
 }
 
+export interface TargetFailure {
+  readonly target: string;
+  readonly error: ErserverError;
+}
+
 /** A failure of some of the targets that a command was about; the others have ended well. */
 export class TargetFailures extends Error {
   override readonly name = "TargetFailures";
-  readonly failures: readonly { readonly target: string; readonly error: ErserverError }[];
+  readonly failures: readonly TargetFailure[];
+  /** Whether the command has shown them when they happened. */
+  readonly shown: boolean;
 
-  constructor(failures: TargetFailures["failures"]) {
+  constructor(failures: readonly TargetFailure[], { shown = false } = {}) {
     super(failures.map(({ target, error }) => `${target}: ${error.message}`).join("\n"));
     this.failures = failures;
+    this.shown = shown;
   }
 }
 
@@ -28,14 +36,20 @@ export function describeThrown(thrown: unknown, paint: Paint): { exit: number; t
     const stack = error.code === "ERS-901" && thrown instanceof Error ? thrown.stack : undefined;
     return { exit: error.entry.exit, text: renderFailure(error, paint) + (stack === undefined ? "" : `${redactText(stack)}\n`) };
   }
-  const text = groupAlike(thrown.failures)
-    .map(({ targets, error }) => renderFailure({ ...failureOf(error), message: `${targets.join(", ")}: ${error.message}` }, paint))
-    .join("");
+  const text = thrown.shown ? "" : renderTargetFailures(thrown.failures, paint);
   return { exit: thrown.failures[0]?.error.entry.exit ?? 1, text };
 }
 
+export function renderTargetFailures(failures: readonly TargetFailure[], paint: Paint): string {
+  return groupAlike(failures)
+    .map(({ targets, error }) =>
+      renderFailure({ ...failureOf(error), message: `${targets.join(", ")}: ${error.message}` }, paint),
+    )
+    .join("");
+}
+
 /** The source's failures are those of every target: said once. */
-function groupAlike(failures: TargetFailures["failures"]): { targets: string[]; error: ErserverError }[] {
+function groupAlike(failures: readonly TargetFailure[]): { targets: string[]; error: ErserverError }[] {
   const groups = new Map<string, { targets: string[]; error: ErserverError }>();
   for (const { target, error } of failures) {
     const key = JSON.stringify(failureOf(error));
@@ -67,5 +81,5 @@ export function renderFailure({ code, message, detail, remedy }: Failure, paint:
 }
 
 function indent(text: string, width: number): string {
-  return text.replaceAll("\n", `\n${" ".repeat(width)}`);
+  return text.replaceAll(/\n(?=[^\n])/g, `\n${" ".repeat(width)}`);
 }

@@ -45,3 +45,22 @@ export function clip(text: string, width: number): string {
   if (widthOf(text) <= width) return text;
   return `${[...stripVTControlCharacters(text)].slice(0, Math.max(0, width - 1)).join("")}…`;
 }
+
+/** Breaks lines between words so that none is wider; a word that is wider stays whole. */
+export function wrap(text: string, width: number): string {
+  const lines: string[] = [];
+  for (const paragraph of text.split("\n")) {
+    const start = /^ */.exec(paragraph)?.[0] ?? "";
+    let line = start;
+    for (const word of paragraph.trim().split(/ +/)) {
+      const longer = line.trim() === "" ? line + word : `${line} ${word}`;
+      if (widthOf(longer) <= width || line.trim() === "") line = longer;
+      else {
+        lines.push(line);
+        line = start + word;
+      }
+    }
+    lines.push(line);
+  }
+  return lines.join("\n");
+}

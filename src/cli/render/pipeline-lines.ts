@@ -54,6 +54,8 @@ function line(status: PipelineStatus, nameWidth: number, paint: Paint, detail: s
 }
 
 function stateDetail({ state, side, error, appliedLsn, copy }: PipelineStatus): string {
+  // Why it has stopped is said in full, with the remedy, when the command reports it.
+  if (state === "stopped") return "";
   if (error !== undefined) return `${side === undefined ? "" : `${side}: `}${error.code} ${error.message}`;
   if (state === "copying") return copy === undefined ? "" : plural(copy.tablesTotal - copy.tablesDone, "table");
   return appliedLsn === undefined ? "" : `at ${formatLsn(appliedLsn)}`;

@@ -1,0 +1,115 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import type { Follower } from "./follower.ts";
+import type { Pair } from "./servers.ts";
+
+/** https://www.postgresql.org/docs/current/catalog-pg-subscription-rel.html names the states; ours are in sql/target. */
+const STATES = { copied: ["finished_copy", "ready"], ready: ["ready"] };
+
+/** `erserver run`, as a process of its own, with the configuration that one has to write and no more. */
+export class ErserverFollower implements Follower {
+  readonly #pair: Pair;
+  readonly #cli: string;
+  readonly #folder: string;
+  #process: ChildProcess | undefined;
+  #schemaExists = false;
+
+  private constructor(pair: Pair, cli: string, folder: string) {
+    this.#pair = pair;
+    this.#cli = cli;
+    this.#folder = folder;
+  }
+
+  /** @param cli the main.js to run. */
+  static async create(pair: Pair, cli: string): Promise<ErserverFollower> {
+    if (!existsSync(cli)) throw new Error(`there is no erserver in ${cli}: npm run build makes it`);
+    const folder = await mkdtemp(path.join(tmpdir(), "erserver-bench-"));
+    const follower = new ErserverFollower(pair, cli, folder);
+    await writeFile(
+      follower.#config,
+      `source: ${pair.source.cluster.url()}\ntargets:\n  bench: ${pair.target.cluster.url()}\n`,
+    );
+    return follower;
+  }
+
+  async start(): Promise<void> {
+    const log = openSync(this.#log, "a");
+    const args = [this.#cli, "run", "-c", this.#config];
+    this.#process = spawn(process.execPath, args, { stdio: ["ignore", log, log] });
+    closeSync(log);
+    process.once("exit", this.#kill);
+    await once(this.#process, "spawn");
+  }
+
+  async stop(): Promise<void> {
+    this.assertRunning();
+    const child = this.#process;
+    if (child === undefined) return;
+    const exited = once(child, "exit");
+    child.kill("SIGTERM");
+    await exited;
+    process.removeListener("exit", this.#kill);
+    if (child.exitCode !== 0) throw this.#failure();
+  }
+
+  async tables(state: "copied" | "ready"): Promise<number> {
+    const { session } = this.#pair.target;
+    if (!this.#schemaExists) {
+      const { rows } = await session.query("SELECT WHERE to_regclass('erserver.table_state') IS NOT NULL");
+      this.#schemaExists = rows.length === 1;
+      if (!this.#schemaExists) return 0;
+    }
+    const { rows } = await session.query<{ count: number }>(
+      "SELECT count(*)::int FROM erserver.table_state WHERE state = ANY ($1)",
+      [STATES[state]],
+    );
+    return rows[0]?.count ?? 0;
+  }
+
+  peakMemory(): number | undefined {
+    const file = `/proc/${this.#process?.pid}/status`;
+    if (!existsSync(file)) return undefined;
+    const kilobytes = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(file, "utf8"))?.[1];
+    return kilobytes === undefined ? undefined : Number(kilobytes) / 1024;
+  }
+
+  assertRunning(): void {
+    const child = this.#process;
+    if (child !== undefined && (child.exitCode !== null || child.signalCode !== null)) throw this.#failure();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const child = this.#process;
+    if (child !== undefined && child.exitCode === null && child.signalCode === null) {
+      const exited = once(child, "exit");
+      this.#kill();
+      await exited;
+    }
+    process.removeListener("exit", this.#kill);
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+
+  get #config(): string {
+    return path.join(this.#folder, "erserver.yaml");
+  }
+
+  get #log(): string {
+    return path.join(this.#folder, "log");
+  }
+
+  readonly #kill = (): void => {
+    this.#process?.kill("SIGKILL");
+  };
+
+  #failure(): Error {
+    const { exitCode, signalCode } = this.#process ?? {};
+    const end = readFileSync(this.#log, "utf8").split("\n").slice(-30).join("\n");
+    return new Error(
+      `erserver ended with ${signalCode ?? `exit code ${exitCode}`}; the end of its log:\n${end}`,
+    );
+  }
+}

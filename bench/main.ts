@@ -1,0 +1,99 @@
+/** Measures erserver and native logical replication side by side: docs/benchmarks.md says what and how. */
+import path from "node:path";
+import { BACKLOGS } from "./backlog.ts";
+import { COPY } from "./copy.ts";
+import { ErserverFollower } from "./erserver.ts";
+import type { Follower } from "./follower.ts";
+import { LAG } from "./lag.ts";
+import { NativeFollower } from "./native.ts";
+import { type BenchOptions, DEFAULTS, UsageError, parseOptions } from "./options.ts";
+import { OVERHEAD } from "./overhead.ts";
+import { findPgbench } from "./pgbench.ts";
+import { type Contender, type Metrics, type Summary, jsonLine, medians, ratioOf, table } from "./report.ts";
+import type { Scenario } from "./scenario.ts";
+import { type Pair, startPair } from "./servers.ts";
+
+const SCENARIOS: readonly Scenario[] = [...BACKLOGS, COPY, LAG, OVERHEAD];
+
+const HELP = `npm run bench -- <scenario>… [options]
+
+scenarios
+${SCENARIOS.map(({ name, about }) => `  ${name.padEnd(15)} ${about}`).join("\n")}
+  all             each of them
+
+options
+  --rounds N      runs of each side, whose median is told (default ${DEFAULTS.rounds})
+  --pg MAJOR      PostgreSQL of both servers (default ${DEFAULTS.major})
+  --json          one JSON line a scenario and nothing else on standard output
+  --scale X       factor of all sizes and times; 0.01 for a quick look (default ${DEFAULTS.scale})
+  --only SIDE     measure ours or native alone
+  --cli FILE      the erserver to measure (default ${DEFAULTS.cli})
+`;
+
+async function main(): Promise<void> {
+  const byName = new Map(SCENARIOS.map((scenario) => [scenario.name, scenario]));
+  const options = parseOptions(process.argv.slice(2), [...byName.keys()]);
+  if (options === undefined) {
+    process.stdout.write(HELP);
+    return;
+  }
+  findPgbench();
+  const summaries: Summary[] = [];
+  for (const name of options.scenarios) {
+    const summary = await measure(byName.get(name) as Scenario, options);
+    summaries.push(summary);
+    process.stdout.write(`${jsonLine(summary)}\n`);
+  }
+  if (!options.json) process.stdout.write(`\n${table(summaries)}`);
+}
+
+async function measure(scenario: Scenario, options: BenchOptions): Promise<Summary> {
+  const { rounds, only, scale, major } = options;
+  const contenders = scenario.contenders.filter((contender) => only === undefined || contender === only);
+  const runs = new Map<Contender, Metrics[]>(contenders.map((contender) => [contender, []]));
+  for (let round = 1; round <= rounds; round++) {
+    // What the machine does meanwhile, and what it has cached, does not always meet the same side.
+    for (const contender of round % 2 === 1 ? contenders : contenders.toReversed()) {
+      const metrics = await runOnce(scenario, contender, options);
+      runs.get(contender)?.push(metrics);
+      const figures = Object.entries(medians([metrics])).map(([name, value]) => `${name} ${value}`);
+      process.stderr.write(`${scenario.name} ${round}/${rounds} ${contender}: ${figures.join(", ")}\n`);
+    }
+  }
+  const byContender = new Map([...runs].map(([contender, list]) => [contender, medians(list)]));
+  const ratio = ratioOf(byContender.get("ours"), byContender.get("native"));
+  const { name, unit } = scenario;
+  return { scenario: name, pg: major, rounds, scale, unit, medians: byContender, ratio };
+}
+
+async function runOnce(scenario: Scenario, contender: Contender, options: BenchOptions): Promise<Metrics> {
+  await using pair = await startPair(options.major);
+  await using follower = await createFollower(contender, pair, options);
+  return await scenario.run({
+    pair,
+    follower,
+    size: (full) => Math.max(1, Math.round(full * options.scale)),
+  });
+}
+
+async function createFollower(
+  contender: Contender,
+  pair: Pair,
+  { cli }: BenchOptions,
+): Promise<Follower | undefined> {
+  if (contender === "none") return undefined;
+  return contender === "native" ? new NativeFollower(pair) : ErserverFollower.create(pair, path.resolve(cli));
+}
+
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  // By way of "exit", where servers and replicators are ended.
+  process.on(signal, () => process.exit(1));
+}
+
+try {
+  await main();
+} catch (error) {
+  const isUsage = error instanceof UsageError;
+  process.stderr.write(`${isUsage ? error.message : (error as Error).stack}\n`);
+  process.exitCode = isUsage ? 2 : 1;
+}

@@ -1,0 +1,38 @@
+import { randomInt } from "node:crypto";
+import { describe, it } from "vitest";
+import { runSoak } from "../support/soak-run.ts";
+
+/** The long form is `npm run soak -- --faults 200`: see scripts/soak.mjs. */
+const long = process.env["ERSERVER_SOAK"] === "1";
+const seed = Number(process.env["ERSERVER_SOAK_SEED"] ?? randomInt(2 ** 31));
+const faults = Number(process.env["ERSERVER_SOAK_FAULTS"] ?? (long ? 200 : 10));
+const until = Date.now() + Number(process.env["ERSERVER_SOAK_MINUTES"] ?? Infinity) * 60_000;
+
+/** Each round starts from an empty target. */
+const FAULTS_A_ROUND = long ? 40 : 5;
+
+const rounds = Array.from({ length: Math.ceil(faults / FAULTS_A_ROUND) }, (_, index) => ({
+  seed: seed + index,
+  // By the seed, so that a round can be run again on its own.
+  targetMajor: (seed + index) % 2 === 0 ? 18 : 15,
+  faults: Math.min(FAULTS_A_ROUND, faults - index * FAULTS_A_ROUND),
+}));
+
+describe("exactly once, whatever happens", () => {
+  it.each(rounds)(
+    "$faults faults at random from seed $seed on, PostgreSQL 15 → $targetMajor: every state of the target is one that the source had, in its order, and at the end all is equal (S1-S5)",
+    { timeout: long ? 3_600_000 : 300_000 },
+    async (round) => {
+      if (Date.now() > until) return;
+      await runSoak({
+        ...round,
+        sourceMajor: 15,
+        copyFaults: long ? 6 : 2,
+        writers: 6,
+        historyRows: long ? 6_000 : 3_000,
+        largeMegabytes: long ? { from: 5, to: 50 } : { from: 5, to: 10 },
+        say: (line) => void process.stdout.write(`${line}\n`),
+      });
+    },
+  );
+});

@@ -1,0 +1,113 @@
+import { describe, expect, test } from "vitest";
+import { startReplication } from "../support/pipeline-context.ts";
+import { until } from "../support/wait.ts";
+
+const WRITERS = 8;
+
+describe("whole transactions in commit order", () => {
+  test("a reader of the target sees each transaction of concurrent writers whole, and only states that the source had, in its order (S1, S2)", async () => {
+    await using replication = await startReplication({
+      schema: `create table account (id int primary key, balance int not null); create table total (id int primary key, sum int not null);
+        create table history (number int primary key, account int, amount int); create table counter (id int primary key, number int)`,
+      rows: `insert into account select i, 100 from generate_series(1, 16) i; insert into total values (1, 0); insert into counter values (1, 0)`,
+      config: "apply: { group: { transactions: 3 } }",
+    });
+    await replication.caughtUp();
+    const { source, target } = replication;
+    let writing = true;
+    const reader = (async (): Promise<number> => {
+      const session = await target.connect();
+      let last = 0;
+      let states = 0;
+      while (writing) {
+        // Money moves between accounts and the total; the history has every number up to the counter; the counter never goes back.
+        const { rows } = await session.query<{ balance: number; money: number; rows: number; last: number; counter: number }>(
+          `select (select sum(balance)::int from account) as balance, (select sum from total) as money, (select count(*)::int from history) as rows,
+             (select coalesce(max(number), 0) from history) as last, (select number from counter) as counter`,
+        );
+        const state = rows[0]!;
+        expect(state).toMatchObject({ balance: 1600 - state.money, rows: state.counter, last: state.counter });
+        expect(state.counter).toBeGreaterThanOrEqual(last);
+        if (state.counter > last) states++;
+        last = state.counter;
+      }
+      return states;
+    })();
+    const writer = async (seed: number): Promise<void> => {
+      const session = await source.connect();
+      await session.query("set synchronous_commit = off");
+      for (let i = 0; i < 60; i++) {
+        const account = 1 + ((seed * 7 + i * 3) % 16);
+        const amount = (i % 5) + 1;
+        await session.query(`begin; update account set balance = balance - ${amount} where id = ${account}; update total set sum = sum + ${amount};
+          savepoint s; insert into history values (-${seed}, 0, 0); update counter set number = -1; rollback to s;
+          with n as (update counter set number = number + 1 returning number) insert into history select number, ${account}, ${amount} from n;
+          ${i % 6 === 5 ? "rollback" : "commit"}`);
+      }
+    };
+    await Promise.all(Array.from({ length: WRITERS }, (_, seed) => writer(seed + 1)));
+    await replication.caughtUp();
+    writing = false;
+    expect(await reader).toBeGreaterThan(1);
+    await replication.expectEqual();
+  });
+
+  test("two transactions whose BEGIN and COMMIT orders differ are applied in commit order, and a long one spans others (T7)", async () => {
+    await using replication = await startReplication({
+      schema: "create table slip (id int primary key, v text, at int); create table log (number serial primary key, who text)",
+      rows: "insert into slip select i, 'start', 0 from generate_series(1, 10) i",
+    });
+    await replication.caughtUp();
+    const { source, target } = replication;
+    const [long, first, second] = await Promise.all([source.connect(), source.connect(), source.connect()]);
+    await long.query("begin; insert into log (who) values ('long'); update slip set v = 'long' where id = 10; savepoint a; insert into slip values (100, 'undone', 0)");
+    await first.query("begin; insert into log (who) values ('first')");
+    await second.query("begin; insert into log (who) values ('second'); update slip set v = 'second', at = at + 1 where id = 1; commit");
+    await first.query("update slip set v = 'first', at = at * 10 where id = 1; commit");
+    await replication.caughtUp();
+    expect(await target.query("select v, at from slip where id = 1")).toEqual([{ v: "first", at: 10 }]);
+    expect(await target.query("select who from log order by number")).toEqual([{ who: "first" }, { who: "second" }]);
+    for (let round = 0; round < 3; round++) {
+      await source.query("update slip set at = at + 1 where id < 10");
+      await replication.caughtUp();
+      await long.query("rollback to a; insert into log (who) values ('long again'); savepoint b; delete from slip where id = 9; rollback to b");
+    }
+    // What the long one wrote before a restart of ours comes whole after it.
+    await replication.restart();
+    await replication.caughtUp();
+    expect(await target.query("select 1 from log where who like 'long%'")).toEqual([]);
+    await long.query("update slip set v = 'end of long' where id = 9; commit");
+    await replication.expectEqual();
+    await source.query("begin; insert into slip values (200, 'no', 0); truncate log; rollback; begin; savepoint x; delete from slip; rollback to x; release x; update slip set at = 0; commit");
+    await replication.expectEqual();
+  });
+
+  test("50,000 small transactions of 8 clients arrive while they are written", { timeout: 120_000 }, async () => {
+    await using replication = await startReplication({
+      schema: "create table account (id int primary key, balance int not null default 0, filler text); create table history (client int, number int, account int, primary key (client, number))",
+      rows: "insert into account select i, 0, repeat('x', 80) from generate_series(1, 1000) i",
+    });
+    await replication.caughtUp();
+    const { source, target } = replication;
+    const each = 50_000 / WRITERS;
+    const write = async (client: number): Promise<void> => {
+      const session = await source.connect();
+      await session.query("set synchronous_commit = off");
+      for (let from = 0; from < each; from += 250) {
+        const statements = Array.from({ length: Math.min(250, each - from) }, (_, i) => {
+          const number = from + i;
+          const account = 1 + ((number * 31 + client * 7) % 1000);
+          return number % 3 === 0
+            ? `begin; insert into history values (${client}, ${number}, ${account}); update account set balance = balance + 1 where id = ${account}; commit`
+            : `begin; update account set balance = balance + ${number % 7} where id = ${account}; commit`;
+        });
+        await session.query(statements.join(";"));
+      }
+    };
+    await Promise.all(Array.from({ length: WRITERS }, (_, client) => write(client)));
+    await replication.expectEqual();
+    const [progress] = await target.query("select transactions, conflicts, replays from erserver.progress");
+    expect(progress).toEqual({ transactions: "50000", conflicts: "0", replays: "0" });
+    await until(() => replication.running.pipeline.status.state === "streaming", { what: "the state streaming" });
+  });
+});

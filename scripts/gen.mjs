@@ -12,6 +12,7 @@ const load = (module) => import(new URL(`../dist/${module}`, import.meta.url));
 const GENERATED = {
   "schema/erserver.schema.json": async () => `${JSON.stringify(await configSchema(), null, 2)}\n`,
   "docs/reference/config.md": async () => configReference(await configSchema()),
+  "docs/reference/cli.md": async () => cliReference((await load("cli/program.js")).createProgram(SILENT)),
   "docs/reference/errors.md": async () => errorReference((await load("errors/codes.js")).ERROR_CODES),
 };
 
@@ -96,6 +97,40 @@ the exit code of a command that ends with the error.
 |---|---|---|---|---|
 ${rows.join("\n")}
 `;
+}
+
+/** Where a command would write. */
+const SILENT = { write: () => {}, writeError: () => {}, live: false, columns: 100 };
+
+function cliReference(program) {
+  const sections = program.commands.map((command) => {
+    let help = "";
+    command.configureOutput({ writeOut: (text) => (help += text), getOutHelpWidth: () => 100 });
+    // Unlike helpInformation, with the example.
+    command.outputHelp();
+    return `## erserver ${command.name()}\n\n\`\`\`text\n${help.trimEnd()}\n\`\`\`\n`;
+  });
+  return `${NOTICE}
+# Commands
+
+Every command has \`--help\`. What a command has to say is printed on standard output, errors and the log on standard error; an error
+is its code, what happened, and after \`→\` what to do. With \`--json\` standard output is JSON. Colours and lines that are drawn again
+appear only on a terminal; \`NO_COLOR\` turns colours off.
+
+| exit code | meaning |
+|---|---|
+| 0 | Done; for a command that runs until it is stopped: stopped cleanly. |
+| 1 | \`verify\`: a table differs. |
+| 2 | The command line or the configuration is wrong; nothing was touched. |
+| 3 | A server cannot be reached. |
+| 4 | Something has to be set up, on a server or on this machine. |
+| 5 | Replication needs somebody. |
+| 130 | Stopped by a signal before the work was done. |
+
+With several targets, a command does what it can for each and ends with the code of the first that failed.
+[Errors](errors.md) lists every code.
+
+${sections.join("\n")}`;
 }
 
 function cell(text) {

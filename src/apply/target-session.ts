@@ -2,7 +2,7 @@ import type { Conninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
-import { connectWire } from "../postgres/connect.ts";
+import { connectWatched } from "../postgres/watchdog.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
 
@@ -43,7 +43,6 @@ export async function becomeReplica(connection: WireConnection): Promise<boolean
 
 export interface TargetSession {
   readonly connection: WireConnection;
-  readonly backendPid: number;
   /** False: triggers and foreign keys of the target fire. */
   readonly replicaRole: boolean;
 }
@@ -63,14 +62,13 @@ export interface TargetSessionOptions {
  * received: it is ended first, and progress is read only after that.
  */
 export async function openTargetSession(options: TargetSessionOptions): Promise<TargetSession> {
-  const connection = await connectWire(options.conninfo, {
+  const connection = await connectWatched(options.conninfo, {
     applicationName: `erserver ${options.pipeline}`,
     settings: writerSettings(options.timeoutMs, options.version),
     timeoutMs: options.timeoutMs,
   });
   try {
     const key = `${LOCK_CLASS}, pg_catalog.hashtext(${quoteLiteral(options.pipeline)})`;
-    const [own] = await connection.query("select pg_catalog.pg_backend_pid()");
     const tryLock = async (): Promise<boolean> => {
       const [lock] = await connection.query(`select pg_catalog.pg_try_advisory_lock(${key})`);
       return lock?.rows[0]?.[0] === "t";
@@ -80,7 +78,7 @@ export async function openTargetSession(options: TargetSessionOptions): Promise<
       if (holder !== undefined && options.ownBackends.has(holder)) await connection.query(`select pg_catalog.pg_terminate_backend(${holder})`);
       if (!(await tryLock())) throw targetBusy(options.pipeline, holder);
     }
-    return { connection, backendPid: Number(own?.rows[0]?.[0]), replicaRole: await becomeReplica(connection) };
+    return { connection, replicaRole: await becomeReplica(connection) };
   } catch (error) {
     connection.destroy();
     throw error;

@@ -27,7 +27,8 @@ function collect(value: string, before: readonly string[] = []): string[] {
 
 /** The value of an option as milliseconds: `500ms`, `30s`, `5m`, `1h`. */
 export function duration(value: string): number {
-  if (!DURATION.test(value)) throw new InvalidArgumentError("A number and a unit is needed, such as 30s or 5m.");
+  if (!DURATION.test(value))
+    throw new InvalidArgumentError("A number and a unit is needed, such as 30s or 5m.");
   return parseDuration(value);
 }
 

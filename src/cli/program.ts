@@ -14,10 +14,20 @@ import type { Terminal } from "./terminal.ts";
 /** The command line: every command with its options. The reference page is made from its help. */
 export function createProgram(terminal: Terminal): Command {
   const program = new Command("erserver")
-    .description("Replicates a PostgreSQL database to others: committed transactions, whole, in commit order, exactly once.")
+    .description(
+      "Replicates a PostgreSQL database to others: committed transactions, whole, in commit order, exactly once.",
+    )
     .version(packageVersion(), "-V, --version")
     .addHelpText("after", "\nTo see it work, with servers of its own: erserver demo");
-  const commands = [demoCommand, initCommand, runCommand, syncCommand, statusCommand, verifyCommand, dropCommand];
+  const commands = [
+    demoCommand,
+    initCommand,
+    runCommand,
+    syncCommand,
+    statusCommand,
+    verifyCommand,
+    dropCommand,
+  ];
   for (const create of commands) program.addCommand(create(terminal));
   for (const command of [program, ...program.commands]) {
     command
@@ -51,7 +61,10 @@ export async function runProgram(args: readonly string[], terminal: Terminal): P
 function usageError({ code, message }: CommanderError, command: Command): ErserverError {
   const name = command.parent === null ? command.name() : `${command.parent.name()} ${command.name()}`;
   // Commander prints the help itself when no command was given.
-  const text = code === "commander.help" ? "no command was given" : message.replace(/^error: /, "").replaceAll("\n", " ");
+  const text =
+    code === "commander.help"
+      ? "no command was given"
+      : message.replace(/^error: /, "").replaceAll("\n", " ");
   return new ErserverError("ERS-106", text, { remedy: `Run "${name} --help" to see what it takes.` });
 }
 

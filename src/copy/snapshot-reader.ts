@@ -1,7 +1,7 @@
 import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
-import { connectWire } from "../postgres/connect.ts";
+import { connectWatched } from "../postgres/watchdog.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
 
@@ -11,7 +11,7 @@ export async function openSnapshotReader(
   snapshotName: string,
   options: { readonly pipeline: string; readonly timeoutMs: number },
 ): Promise<WireConnection> {
-  const connection = await connectWire(conninfo, { applicationName: `erserver ${options.pipeline} copy`, timeoutMs: options.timeoutMs });
+  const connection = await connectWatched(conninfo, { applicationName: `erserver ${options.pipeline} copy`, timeoutMs: options.timeoutMs });
   try {
     await connection.query(
       `begin isolation level repeatable read read only; set transaction snapshot ${quoteLiteral(snapshotName)}`,

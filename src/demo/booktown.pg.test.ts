@@ -23,7 +23,9 @@ test("it has the people, the surnames, the owners and the doubled rows that its 
   expect(await db.query("select lastname, firstname from customer where cust_id = 10")).toEqual([
     { lastname: "John Nathan", firstname: "Dr." },
   ]);
-  expect(await db.query("select count(*)::int from customer where lastname = 'Gould'")).toEqual([{ count: 3 }]);
+  expect(await db.query("select count(*)::int from customer where lastname = 'Gould'")).toEqual([
+    { count: 3 },
+  ]);
   expect(
     await db.query("select distinct count(*)::int as copies from book_backup group by book_backup"),
   ).toEqual([{ copies: 2 }]);
@@ -38,14 +40,21 @@ test("it has the people, the surnames, the owners and the doubled rows that its 
     { name: "invoice", owner: "jonathan" },
     { name: "shipped_orders", owner: "jonathan" },
   ]);
-  expect(await db.query("select rolname::text as name from pg_roles where rolname = 'mark' and rolcreaterole and rolcreatedb")).toHaveLength(1);
+  expect(
+    await db.query(
+      "select rolname::text as name from pg_roles where rolname = 'mark' and rolcreaterole and rolcreatedb",
+    ),
+  ).toHaveLength(1);
 });
 
 test("a shipment takes a copy out of the stock, and none is shipped that is not there", async () => {
   await using db = await freshDatabase(server);
   await loadBooktown(db.url);
-  const ship = "insert into shipped_orders (invoice_id, cust_id, isbn) select 1, 1, isbn from inventory where isbn = $1";
-  const [book] = await db.query<{ isbn: string; stock: number }>("select isbn, stock from inventory where stock > 0 limit 1");
+  const ship =
+    "insert into shipped_orders (invoice_id, cust_id, isbn) select 1, 1, isbn from inventory where isbn = $1";
+  const [book] = await db.query<{ isbn: string; stock: number }>(
+    "select isbn, stock from inventory where stock > 0 limit 1",
+  );
   await db.query(ship, [book?.isbn]);
   expect(await db.query("select stock from inventory where isbn = $1", [book?.isbn])).toEqual([
     { stock: (book?.stock ?? 0) - 1 },

@@ -6,7 +6,14 @@ import { initPipeline } from "../pipeline/init.ts";
 import { verifyTarget } from "../verify/verify.ts";
 import { Replication } from "./replication.ts";
 import type { Fact, Screen } from "./screen.ts";
-import { connect, type Servers, type ServerOptions, startServers, TARGETS, type TargetName } from "./servers.ts";
+import {
+  connect,
+  type Servers,
+  type ServerOptions,
+  startServers,
+  TARGETS,
+  type TargetName,
+} from "./servers.ts";
 import { arrival, Traffic } from "./traffic.ts";
 
 export interface DemoOptions extends ServerOptions {
@@ -72,9 +79,10 @@ async function tell(options: DemoOptions): Promise<void> {
   const tables = await compareStep(stage);
   await traffic.stop();
   screen.note(
-    `Everything that New York committed is in London and Tokyo: ${plural(traffic.committed, "transaction")}, whole, once and in order,\n` +
-      `${formatDuration(lag)} later as a rule. Tokyo was away for ${formatDuration(outageMs)} and nobody had to do anything about it.\n` +
-      `All ${tables} tables are equal. The demo took ${formatDuration(performance.now() - startMs)}.`,
+    `All ${tables} tables are equal in New York, London and Tokyo: ${plural(traffic.committed, "transaction")},\n` +
+      `each whole, once and in order, ${formatDuration(lag)} after its commit as a rule. Tokyo was away\n` +
+      `for ${formatDuration(outageMs)}, and nobody had to do anything about it.\n` +
+      `The demo took ${formatDuration(performance.now() - startMs)}.`,
     "good",
   );
   if (options.keep) await keepRunning(options, servers, replication);
@@ -112,14 +120,22 @@ async function replicateStep(screen: Screen, replication: Replication, signal: A
   const problems = new Map<string, string>();
   for (const target of config.targets) {
     const initialized = await initPipeline({ config, target, log });
-    for (const { code, message, remedy } of initialized.problems) problems.set(message, `${message} (${code})\n  → ${remedy}`);
+    for (const { code, message, remedy } of initialized.problems)
+      problems.set(message, `${message} (${code})\n  → ${remedy}`);
   }
   replication.start();
   const took = await Promise.all(TARGETS.map((name) => replication.reaches(name, "streaming", signal)));
   for (const [index, server] of TARGETS.entries()) {
     const copy = replication.status(server).copy;
-    const copied = copy === undefined ? "" : `${plural(copy.tablesDone, "table")} with ${plural(copy.rowsDone, "row")} copied, `;
-    screen.fact({ server, text: `${copied}streaming after ${formatDuration(took[index] ?? 0)}`, mood: "good" });
+    const copied =
+      copy === undefined
+        ? ""
+        : `${plural(copy.tablesDone, "table")} with ${plural(copy.rowsDone, "row")} copied, `;
+    screen.fact({
+      server,
+      text: `${copied}streaming after ${formatDuration(took[index] ?? 0)}`,
+      mood: "good",
+    });
   }
   for (const problem of problems.values()) screen.note(problem, "warning");
 }
@@ -160,11 +176,18 @@ async function outageStep(stage: Stage): Promise<number> {
   await replication.reaches("tokyo", "offline", signal);
   const { since } = replication.status("tokyo");
   screen.fact({ server: "tokyo", text: `offline since ${since.toTimeString().slice(0, 8)}`, mood: "bad" });
-  const lags = await watch(stage, TARGETS, () => measureLag(stage, ["london"], OUTAGE_MS));
+  const lags = await watch(stage, ["london"], () => measureLag(stage, ["london"], OUTAGE_MS));
   const { error } = replication.status("tokyo");
   if (error !== undefined) screen.fact({ server: "", text: `${error.code} ${error.message}` });
-  screen.fact({ server: SOURCE, text: `${plural(traffic.committed - soldBefore, "transaction")} committed meanwhile` });
-  screen.fact({ server: "london", text: `${replication.status("london").state}, ${lagText(lags.get("london") ?? [])}: not delayed`, mood: "good" });
+  screen.fact({
+    server: SOURCE,
+    text: `${plural(traffic.committed - soldBefore, "transaction")} committed meanwhile`,
+  });
+  screen.fact({
+    server: "london",
+    text: `${replication.status("london").state}, ${lagText(lags.get("london") ?? [])}: not delayed`,
+    mood: "good",
+  });
 
   screen.step("Start Tokyo's server again, and do nothing else");
   await servers.targets.tokyo.start();
@@ -177,7 +200,11 @@ async function outageStep(stage: Stage): Promise<number> {
   const tookMs = await watch(stage, TARGETS, () => arrival(tokyo.client, invoiceQuery(mark), signal));
   await replication.reaches("tokyo", "streaming", signal);
   const applied = replication.status("tokyo").transactions - appliedBefore;
-  screen.fact({ server: "tokyo", text: `level with New York ${formatDuration(tookMs)} after its start: ${plural(applied, "transaction")} applied`, mood: "good" });
+  screen.fact({
+    server: "tokyo",
+    text: `level with New York ${formatDuration(tookMs)} after its start: ${plural(applied, "transaction")} applied`,
+    mood: "good",
+  });
   return outageMs;
 }
 
@@ -185,7 +212,15 @@ async function compareStep({ screen, signal, servers, replication }: Stage): Pro
   screen.step("Compare every table by content, while customers go on buying");
   const verdicts = new Map<string, string[]>();
   for (const name of TARGETS) {
-    const onTable = ({ table, sourceRows, equal }: { table: string; sourceRows: number; equal: boolean }): void => {
+    const onTable = ({
+      table,
+      sourceRows,
+      equal,
+    }: {
+      table: string;
+      sourceRows: number;
+      equal: boolean;
+    }): void => {
       const row = verdicts.get(table) ?? [table, formatCount(sourceRows)];
       verdicts.set(table, [...row, equal ? "equal" : "DIFFERENT"]);
       screen.now([{ server: name, text: table }]);
@@ -204,9 +239,14 @@ async function compareStep({ screen, signal, servers, replication }: Stage): Pro
   return rows.length;
 }
 
-async function keepRunning({ screen, signal, program }: DemoOptions, servers: Servers, replication: Replication): Promise<void> {
+async function keepRunning(
+  { screen, signal, program }: DemoOptions,
+  servers: Servers,
+  replication: Replication,
+): Promise<void> {
   const lines = [
-    "Servers and replication go on running until Ctrl-C; then they are removed. In another terminal:",
+    "Servers and replication stay until Ctrl-C, and are then removed.",
+    "Meanwhile, in another terminal:",
     "",
     `  psql ${servers.url(servers.source)}    # ${SOURCE}`,
     ...TARGETS.map((name) => `  psql ${servers.url(servers.targets[name])}    # ${name}`),
@@ -224,8 +264,8 @@ async function keepRunning({ screen, signal, program }: DemoOptions, servers: Se
 function howToContinue(program: string): string {
   return [
     "To go on:",
-    `  ${program} demo --keep     leaves it running, to try status and verify on`,
-    `  ${program} run             replicates your own servers, named in ./erserver.yaml:`,
+    `  ${program} demo --keep   leaves this running, to try status and verify`,
+    `  ${program} run           replicates servers of yours, with this in erserver.yaml:`,
     "",
     "    source: postgres://replicator@ny.example/booktown",
     "    targets:",
@@ -247,7 +287,9 @@ async function openSessions(servers: Servers, names: readonly TargetName[]): Pro
     source,
     targets,
     [Symbol.asyncDispose]: async () => {
-      await Promise.all([source, ...targets.map(({ client }) => client)].map((client) => client.end().catch(() => {})));
+      await Promise.all(
+        [source, ...targets.map(({ client }) => client)].map((client) => client.end().catch(() => {})),
+      );
     },
   };
 }
@@ -291,10 +333,17 @@ function facts({ replication, traffic }: Stage, names: readonly TargetName[]): F
     const { state, transactions, since } = replication.status(server);
     const text = `${plural(transactions, "transaction")} applied`;
     return state === "offline"
-      ? { server, text: `offline since ${since.toTimeString().slice(0, 8)}`, mood: "bad" }
+      ? {
+          server,
+          text: `offline for ${formatDuration(Date.now() - since.getTime())}, reconnecting`,
+          mood: "bad",
+        }
       : { server, text: state === "streaming" ? text : `${state}, ${text}` };
   };
-  return [{ server: SOURCE, text: `${plural(traffic.committed, "transaction")} committed` }, ...names.map(ofTarget)];
+  return [
+    { server: SOURCE, text: `${plural(traffic.committed, "transaction")} committed` },
+    ...names.map(ofTarget),
+  ];
 }
 
 function lagText(samples: readonly number[]): string {

@@ -53,7 +53,9 @@ export class Servers implements AsyncDisposable {
 
 /** Starts all of them or none. */
 export async function startServers({ sourceMajor, targetMajor }: ServerOptions): Promise<Servers> {
-  const starts = await Promise.allSettled([sourceMajor, targetMajor, targetMajor].map((major) => startCluster({ major })));
+  const starts = await Promise.allSettled(
+    [sourceMajor, targetMajor, targetMajor].map((major) => startCluster({ major })),
+  );
   const started = starts.flatMap((start) => (start.status === "fulfilled" ? [start.value] : []));
   try {
     for (const start of starts) if (start.status === "rejected") throw start.reason;

@@ -14,7 +14,7 @@ export function formatDuration(milliseconds: number): string {
   if (tenths < 600) return `${(tenths / 10).toFixed(1)} s`;
   const seconds = Math.round(ms / SECOND) * SECOND;
   if (seconds < HOUR) return twoUnits(seconds, MINUTE, "min", SECOND, "s");
-  const minutes = Math.floor(ms / MINUTE) * MINUTE;
+  const minutes = Math.floor(seconds / MINUTE) * MINUTE;
   return minutes < DAY ? twoUnits(minutes, HOUR, "h", MINUTE, "min") : twoUnits(minutes, DAY, "d", HOUR, "h");
 }
 

@@ -1,12 +1,12 @@
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { becomeReplica, writerSettings } from "../apply/target-session.ts";
 import { copiedColumns, copyTable, recordCopy } from "../copy/table-copy.ts";
 import { openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
-import { connectWire } from "../postgres/connect.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { createSlot, dropSlot, type ExportedSnapshot, slotFailure } from "../postgres/slots.ts";
+import { connectWatched } from "../postgres/watchdog.ts";
 import { hashTable, sameHash } from "../postgres/table-hash.ts";
 import { quoteQualified } from "../quote/ident.ts";
 import { parseSlotName, slotNameFor } from "../quote/slot-name.ts";
@@ -48,7 +48,7 @@ export async function createPipelineSlot(context: PipelineContext, open: OpenPip
 
 export async function connectReplication(context: PipelineContext): Promise<WireConnection> {
   try {
-    return await connectWire(context.config.source, {
+    return await connectWatched(context.config.source, {
       applicationName: `erserver ${context.target.name}`,
       replication: true,
       timeoutMs: context.config.timeoutMs,
@@ -89,7 +89,8 @@ async function takeSnapshot(context: PipelineContext, open: OpenPipeline): Promi
   if (open.progress === undefined) return createPipelineSlot(context, open);
   const holder = await connectReplication(context);
   try {
-    const name = parseSlotName(`${open.slot.slice(0, 50)}_copy_${process.pid}`.slice(0, 63));
+    // A name that was never used: the source may still keep the slot of a session that it does not know to be dead.
+    const name = parseSlotName(`${open.slot.slice(0, 48)}_copy_${randomBytes(4).toString("hex")}`);
     return { snapshot: await createSlot(holder, name, { temporary: true }), holder };
   } catch (error) {
     holder.destroy();
@@ -129,8 +130,9 @@ async function copyAll(context: PipelineContext, open: OpenPipeline, options: Fi
       source.destroy();
       target.destroy();
     };
-    options.signal.addEventListener("abort", abandon);
-    failed.signal.addEventListener("abort", abandon);
+    const enough = AbortSignal.any([options.signal, failed.signal]);
+    enough.addEventListener("abort", abandon);
+    if (enough.aborted) abandon();
     try {
       for (let table = queue.shift(); table !== undefined; table = queue.shift()) {
         const label = tableLabel(table.target.schema, table.target.name);
@@ -156,18 +158,18 @@ async function copyAll(context: PipelineContext, open: OpenPipeline, options: Fi
       await source.end();
       await target.end();
     } catch (error) {
-      failed.abort();
       abandon();
       throw error;
     } finally {
-      options.signal.removeEventListener("abort", abandon);
+      enough.removeEventListener("abort", abandon);
     }
   };
-  const jobs = Array.from({ length: Math.min(context.config.copyJobs, queue.length) }, job);
-  const outcomes = await Promise.allSettled(jobs);
-  // The first failure is the cause; the others were abandoned because of it.
-  const failure = outcomes.find((outcome) => outcome.status === "rejected");
-  if (failure !== undefined) throw failure.reason;
+  const jobs = Array.from({ length: Math.min(context.config.copyJobs, queue.length) }, async () => {
+    // The first failure is the cause; the others are abandoned because of it.
+    await job().catch((error: unknown) => failed.abort(error));
+  });
+  await Promise.all(jobs);
+  failed.signal.throwIfAborted();
 }
 
 /** Accepts what the target table has when it equals the snapshot. */
@@ -190,7 +192,7 @@ async function adoptTable(source: WireConnection, target: WireConnection, table:
 }
 
 async function openCopyWriter(context: PipelineContext, open: OpenPipeline): Promise<WireConnection> {
-  const target = await connectWire(context.target.conninfo, {
+  const target = await connectWatched(context.target.conninfo, {
     applicationName: `erserver ${context.target.name} copy`,
     settings: writerSettings(context.config.timeoutMs, open.targetFacts.version),
     timeoutMs: context.config.timeoutMs,

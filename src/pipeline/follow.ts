@@ -57,8 +57,7 @@ export async function follow(context: PipelineContext, open: OpenPipeline, optio
     [open.slot, [...context.ownBackends.source]],
   );
   const connection = await connectReplication(context);
-  const [own] = await connection.query("select pg_catalog.pg_backend_pid(), pg_catalog.pg_current_wal_flush_lsn()");
-  context.ownBackends.source.add(Number(own?.rows[0]?.[0]));
+  context.ownBackends.source.add(connection.backendPid);
   const binary = usesBinary(context, open);
   await using capture = await WalCapture.start({
     connection,

@@ -76,7 +76,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       }),
       ({ connection }) => connection.end(),
     );
-    context.ownBackends.target.add(session.backendPid);
+    context.ownBackends.target.add(session.connection.backendPid);
 
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
     const sourceFacts = await readSourceFacts(source);

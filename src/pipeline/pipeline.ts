@@ -5,10 +5,10 @@ import { type ErserverError, toErserverError } from "../errors/erserver-error.ts
 import type { Logger } from "../observability/log.ts";
 import { backoffDelay, logLevelForAttempt } from "../runtime/backoff.ts";
 import type { PipelineState, StoredError } from "../store/pipeline-store.ts";
-import { Watchdog } from "../postgres/watchdog.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+import { lightBeacon } from "./beacon.ts";
 import { type CopyProgress, firstCopy } from "./first-copy.ts";
 import { follow } from "./follow.ts";
-import { emitMarker } from "./marker.ts";
 import { openPipeline, type OpenPipeline, type PipelineContext } from "./open-pipeline.ts";
 
 /** What a pipeline does now, as this process knows it. */
@@ -32,8 +32,8 @@ export interface PipelineOptions {
   readonly log: Logger;
   /** Accept target tables that have rows when they equal the source's. */
   readonly adopt?: boolean;
-  /** End when the target has everything that was committed on the source when this began. */
-  readonly until?: "source-now";
+  /** End when the target has everything that commits before it. */
+  readonly untilLsn?: Lsn;
   readonly onStatus?: (status: PipelineStatus) => void;
 }
 
@@ -50,7 +50,7 @@ export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #context: PipelineContext;
   #status: PipelineStatus;
-  #untilLsn: Lsn | undefined;
+  #beacon: ControlSession | undefined;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
@@ -79,6 +79,14 @@ export class Pipeline {
 
   /** Resolves after a clean stop by the signal, or when `until` is reached. Rejects with what somebody has to mend. */
   async run(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#runUntilStopped(signal);
+    } finally {
+      await this.#beacon?.end();
+    }
+  }
+
+  async #runUntilStopped(signal: AbortSignal): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
       const startedMs = performance.now();
@@ -94,6 +102,7 @@ export class Pipeline {
         }
         attempt = performance.now() - startedMs > STABLE_MS ? 1 : attempt + 1;
         this.#offline(error, attempt);
+        await this.#showOffline();
         await pause(backoffDelay(attempt, BACKOFF), signal);
       }
     }
@@ -101,13 +110,8 @@ export class Pipeline {
 
   async #attempt(signal: AbortSignal): Promise<void> {
     await using open = await openPipeline(this.#context);
-    using _target = new Watchdog({
-      connection: open.session.connection,
-      conninfo: this.#context.target.conninfo,
-      backendPid: open.session.backendPid,
-      applicationName: `erserver ${this.#context.target.name}`,
-      timeoutMs: this.#context.config.timeoutMs,
-    });
+    await this.#beacon?.end();
+    this.#beacon = undefined;
     const { log } = this.#context;
     for (const problem of open.selection.problems) log.warn(problem.message, { code: problem.code, remedy: problem.remedy });
     if (!open.session.replicaRole) log.warn("the role may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows");
@@ -121,8 +125,7 @@ export class Pipeline {
   }
 
   async #copyAndFollow(open: OpenPipeline, signal: AbortSignal): Promise<void> {
-    const { adopt = false, until } = this.#options;
-    if (until === "source-now") this.#untilLsn ??= await emitMarker(open.source);
+    const { adopt = false, untilLsn } = this.#options;
     await firstCopy(this.#context, open, {
       adopt,
       signal,
@@ -136,7 +139,7 @@ export class Pipeline {
     let recording = Promise.resolve();
     await follow(this.#context, open, {
       signal,
-      untilLsn: this.#untilLsn,
+      untilLsn,
       onApplied: (applied) =>
         this.#setStatus({
           appliedLsn: applied.sourceLsn,
@@ -161,6 +164,16 @@ export class Pipeline {
     const side = this.#sideOf(error);
     this.#setStatus({ state: "offline", side, error: storedError(error, side) });
     this.#context.log[logLevelForAttempt(attempt)](error.message, { code: error.code, side, attempt });
+  }
+
+  /** For `status`, which cannot ask a target that is offline; when the source does not answer either, nobody can. */
+  async #showOffline(): Promise<void> {
+    const { config, target } = this.#context;
+    if (this.#status.side !== "target" || this.#beacon !== undefined) return;
+    this.#beacon = await lightBeacon(config.source, target.name, this.#status.since, config.timeoutMs).catch(() => undefined);
+    void this.#beacon?.closed.then(() => {
+      this.#beacon = undefined;
+    });
   }
 
   #sideOf(error: ErserverError): "source" | "target" {

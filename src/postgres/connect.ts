@@ -26,6 +26,9 @@ const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: "0",
 };
 
+/** How long `end` waits for a server that may not hear us. */
+const END_TIMEOUT_MS = 2_000;
+
 export interface SessionOptions {
   /** Shown in pg_stat_activity. */
   readonly applicationName: string;
@@ -72,8 +75,11 @@ export class ControlSession implements AsyncDisposable {
     }
   }
 
+  /** Says goodbye and waits, not for long, until the connection is closed. */
   async end(): Promise<void> {
+    const impatient = setTimeout(() => this.destroy(), END_TIMEOUT_MS);
     await this.#client.end().catch(() => {});
+    clearTimeout(impatient);
   }
 
   destroy(): void {
@@ -90,14 +96,16 @@ export async function connectControl(conninfo: Conninfo, options: SessionOptions
   return new ControlSession(await connect(conninfo, options), describeConninfo(conninfo));
 }
 
-/** Opens a data-plane connection: `pg` connects and authenticates, then its socket is ours. */
+/** Opens a data-plane connection that nobody watches: see `connectWatched`. `pg` connects and authenticates, then its socket is ours. */
 export async function connectWire(conninfo: Conninfo, options: SessionOptions): Promise<WireConnection> {
   const client = await connect(conninfo, options);
   const socket = socketOf(client);
   // The contract with pg 8.23.1, pinned and tested: after `connect` the socket is at ReadyForQuery, and these
   // listeners are all that pg has on it.
   for (const event of ["data", "error", "close", "end"]) socket.removeAllListeners(event);
-  return new WireConnection(socket, describeConninfo(conninfo));
+  // From BackendKeyData, which @types/pg does not show.
+  const { processID } = client as unknown as { processID: number };
+  return new WireConnection(socket, describeConninfo(conninfo), processID);
 }
 
 function socketOf(client: pg.Client): Duplex {

@@ -63,3 +63,10 @@ export async function hashTable(connection: WireConnection, table: HashedTable):
 export function sameHash(a: TableHash, b: TableHash): boolean {
   return a.rows === b.rows && a.sum === b.sum;
 }
+
+/** The content of two tables together. */
+export function addHashes(a: TableHash, b: TableHash): TableHash {
+  const [a1 = "0", a2 = "0"] = a.sum.split(":");
+  const [b1 = "0", b2 = "0"] = b.sum.split(":");
+  return { rows: a.rows + b.rows, sum: `${BigInt(a1) + BigInt(b1)}:${BigInt(a2) + BigInt(b2)}` };
+}

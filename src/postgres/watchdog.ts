@@ -2,15 +2,23 @@ import type { Conninfo } from "../config/conninfo.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { connectControl } from "./connect.ts";
+import { connectControl, connectWire, type SessionOptions } from "./connect.ts";
 
 export interface WatchdogOptions {
   readonly connection: WireConnection;
   readonly conninfo: Conninfo;
-  readonly backendPid: number;
   readonly applicationName: string;
   /** A connection that is dead is noticed within it and one probe. */
   readonly timeoutMs: number;
+}
+
+/** Opens a data-plane connection, and sees to it that nobody waits for ever for an answer that cannot come. */
+export async function connectWatched(conninfo: Conninfo, options: SessionOptions): Promise<WireConnection> {
+  const connection = await connectWire(conninfo, options);
+  const { applicationName, timeoutMs } = options;
+  // Ends by itself with the connection.
+  void new Watchdog({ connection, conninfo, applicationName, timeoutMs });
+  return connection;
 }
 
 /** What a second session sees of the backend that we wait for. */
@@ -62,9 +70,11 @@ export class Watchdog implements Disposable {
   }
 
   async #look(): Promise<Sighting> {
-    const { conninfo, applicationName, timeoutMs, backendPid } = this.#options;
+    const { connection, conninfo, applicationName, timeoutMs } = this.#options;
     await using session = await connectControl(conninfo, { applicationName: `${applicationName} watchdog`, timeoutMs: timeoutMs / 2 });
-    const [row] = await session.query("select state, state_change::text as state_change from pg_catalog.pg_stat_activity where pid = $1", [backendPid]);
+    const [row] = await session.query("select state, state_change::text as state_change from pg_catalog.pg_stat_activity where pid = $1", [
+      connection.backendPid,
+    ]);
     return { state: row?.["state"] ?? undefined, stateChange: row?.["state_change"] ?? undefined };
   }
 

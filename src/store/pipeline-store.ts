@@ -35,6 +35,8 @@ export interface Progress {
   readonly rows: number;
   readonly replays: number;
   readonly conflicts: number;
+  /** When progress was last recorded. */
+  readonly appliedAt: Date | undefined;
 }
 
 export type TableSyncState = "init" | "data_sync" | "finished_copy" | "ready";
@@ -110,7 +112,7 @@ export class PipelineStore {
 
   async progress(): Promise<Progress | undefined> {
     const [row] = await this.#session.query(
-      `select lsn, extract(epoch from commit_time)::float8::text as commit_time, transactions, rows, replays, conflicts from erserver.progress where pipeline = $1`,
+      `select lsn, extract(epoch from commit_time)::float8::text as commit_time, extract(epoch from applied_at)::float8::text as applied_at, transactions, rows, replays, conflicts from erserver.progress where pipeline = $1`,
       [this.#name],
     );
     if (row === undefined) return undefined;
@@ -121,6 +123,7 @@ export class PipelineStore {
       rows: Number(row["rows"]),
       replays: Number(row["replays"]),
       conflicts: Number(row["conflicts"]),
+      appliedAt: row["applied_at"] == null ? undefined : new Date(Number(row["applied_at"]) * 1000),
     };
   }
 

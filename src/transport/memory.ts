@@ -173,12 +173,12 @@ export class MemoryTransport implements ChangeSink {
       this.#midTransaction = !group.ends;
       return { kind: "group", group };
     }
+    if (this.#atEnd && this.#ready.length === 0) return { kind: "end", lsn: this.#untilLsn as Lsn };
     if (holdLsn !== undefined && this.#reached(holdLsn)) {
       if (this.#deliveredHoldLsn === holdLsn) return undefined;
       this.#deliveredHoldLsn = holdLsn;
       return { kind: "held", lsn: holdLsn };
     }
-    if (this.#atEnd) return { kind: "end", lsn: this.#untilLsn as Lsn };
     if (this.#failure !== undefined) throw this.#failure;
     if (this.#idleLsn > this.#deliveredIdleLsn && this.#openTransaction === undefined) {
       this.#deliveredIdleLsn = this.#idleLsn;

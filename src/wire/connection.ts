@@ -21,11 +21,14 @@ const END_TIMEOUT_MS = 2000;
  * connection breaks all of them reject; those that nobody awaits yet are no unhandled rejections.
  */
 export class WireConnection {
+  /** The server's process of this session; 0 when the stream came without it. */
+  readonly backendPid: number;
   readonly #channel: Channel;
   readonly #stream: Duplex;
 
   /** Takes the stream over. `subject` says whose connection it is in errors: `role@host:port/database`. */
-  constructor(stream: Duplex, subject?: string) {
+  constructor(stream: Duplex, subject?: string, backendPid = 0) {
+    this.backendPid = backendPid;
     this.#stream = stream;
     this.#channel = new Channel(stream, subject);
   }

@@ -25,7 +25,10 @@ export function demoCommand(terminal: Terminal): Command {
     .action((options: DemoCommandOptions) => demo(options, terminal));
 }
 
-async function demo({ keep = false, sourceMajor, targetMajor }: DemoCommandOptions, terminal: Terminal): Promise<void> {
+async function demo(
+  { keep = false, sourceMajor, targetMajor }: DemoCommandOptions,
+  terminal: Terminal,
+): Promise<void> {
   using interrupt = onInterrupt();
   const screen = new DemoScreen(terminal);
   interrupt.signal.addEventListener("abort", () => screen.note("Stopping the servers ..."));

@@ -9,8 +9,8 @@ export function initCommand(terminal: Terminal): Command {
   return withConfig(new Command("init"))
     .summary("make what replication needs on both sides")
     .description(
-      "Make what replication needs on both sides: schema erserver on the targets, publications on the source. " +
-        "Run it as often as you like; nothing is copied yet. erserver run does it too.",
+      "Make what replication needs on both sides: schema erserver on the targets, publications and slots on the source, " +
+        "which keeps its WAL for them from then on. Copies nothing yet. Changes nothing when run again; erserver run does it too.",
     )
     .addHelpText("after", "\nExample: erserver init -c erserver.yaml")
     .action((options: ConfigOptions) => init(options, terminal));

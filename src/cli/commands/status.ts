@@ -22,7 +22,9 @@ const overwrite = (text: string): string => `\u001b[H${text.replaceAll("\n", "\u
 export function statusCommand(terminal: Terminal): Command {
   return withConfig(new Command("status"))
     .summary("show state, lag and position of every target")
-    .description("Show the state of every target: lag, position, what was applied, retained WAL, the last error and its remedy.")
+    .description(
+      "Show the state of every target: lag, position, what was applied, retained WAL, the last error and its remedy.",
+    )
     .option("--json", "print JSON: an array with an object for each target")
     .option("--watch", "again every second, until Ctrl-C")
     .addHelpText("after", "\nExample: erserver status --watch")
@@ -32,7 +34,9 @@ export function statusCommand(terminal: Terminal): Command {
 async function status(options: StatusOptions, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const show = (targets: readonly TargetStatus[]): string =>
-    options.json === true ? `${JSON.stringify(statusJson(targets))}\n` : renderStatus(targets, new Date(), terminal.paint);
+    options.json === true
+      ? `${JSON.stringify(statusJson(targets))}\n`
+      : renderStatus(targets, new Date(), terminal.paint);
   if (options.watch !== true) {
     terminal.write(show(await readStatus(config)));
     return;
@@ -43,7 +47,9 @@ async function status(options: StatusOptions, terminal: Terminal): Promise<void>
   if (redraw) terminal.write(CLEAR);
   while (!signal.aborted) {
     const text = show(await readStatus(config));
-    terminal.write(redraw ? overwrite(`${terminal.paint.faint(`${clock(new Date())}  Ctrl-C to end`)}\n${text}`) : text);
+    terminal.write(
+      redraw ? overwrite(`${terminal.paint.faint(`${clock(new Date())}  Ctrl-C to end`)}\n${text}`) : text,
+    );
     await sleep(WATCH_MS, undefined, { signal }).catch(() => {});
   }
 }

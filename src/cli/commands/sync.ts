@@ -4,7 +4,14 @@ import { createLogger } from "../../observability/log.ts";
 import { plural } from "../../observability/figures.ts";
 import { syncTarget } from "../../pipeline/sync.ts";
 import { onInterrupt } from "../interrupt.ts";
-import { type ConfigOptions, configFor, duration, forEachTarget, interrupted, withConfig } from "../options.ts";
+import {
+  type ConfigOptions,
+  configFor,
+  duration,
+  forEachTarget,
+  interrupted,
+  withConfig,
+} from "../options.ts";
 import type { Terminal } from "../terminal.ts";
 
 interface SyncOptions extends ConfigOptions {
@@ -36,7 +43,9 @@ async function sync(options: SyncOptions, terminal: Terminal): Promise<void> {
     const timeout = options.timeout === undefined ? {} : { timeoutMs: options.timeout };
     const result = await syncTarget({ config, target, log, signal, ...timeout });
     if (signal.aborted) throw interrupted();
-    terminal.write(options.json === true ? jsonLine(target.name, result) : `${target.name}: ${describe(result)}\n`);
+    terminal.write(
+      options.json === true ? jsonLine(target.name, result) : `${target.name}: ${describe(result)}\n`,
+    );
   });
 }
 

@@ -39,7 +39,8 @@ async function verify(options: VerifyOptions, terminal: Terminal): Promise<void>
     let compared = 0;
     const onTable = ({ table }: TableComparison): void => {
       compared++;
-      if (options.json !== true) progress.update([`${target.name}: ${plural(compared, "table")} compared, ${table}`]);
+      if (options.json !== true)
+        progress.update([`${target.name}: ${plural(compared, "table")} compared, ${table}`]);
     };
     let result: Verification;
     try {
@@ -48,7 +49,9 @@ async function verify(options: VerifyOptions, terminal: Terminal): Promise<void>
       progress.update([]);
     }
     if (signal.aborted) throw interrupted();
-    terminal.write(options.json === true ? jsonLine(target.name, result) : report(target.name, result, terminal.paint));
+    terminal.write(
+      options.json === true ? jsonLine(target.name, result) : report(target.name, result, terminal.paint),
+    );
     const different = result.tables.filter((table) => !table.equal);
     if (different.length > 0) throw differs(target.name, different);
   });
@@ -61,10 +64,18 @@ function report(target: string, { lsn, tables }: Verification, paint: Paint): st
     const rows = tables.reduce((sum, table) => sum + table.sourceRows, 0);
     return `${target}: ${plural(tables.length, "table")} (${plural(rows, "row")}) ${paint.good("equal")}, ${position}\n`;
   }
-  const rows = different.map((table) => [table.table, formatCount(table.sourceRows), formatCount(table.targetRows)]);
+  const rows = different.map((table) => [
+    table.table,
+    formatCount(table.sourceRows),
+    formatCount(table.targetRows),
+  ]);
   return (
     `${target}: ${different.length} of ${plural(tables.length, "table")} ${paint.bad("different")}, ${position}\n` +
-    renderTable([{ head: "table" }, { head: "source rows", align: "right" }, { head: "target rows", align: "right" }], rows, paint)
+    renderTable(
+      [{ head: "table" }, { head: "source rows", align: "right" }, { head: "target rows", align: "right" }],
+      rows,
+      paint,
+    )
   );
 }
 

@@ -44,14 +44,17 @@ export class DemoScreen implements Screen {
     const { paint } = this.#terminal;
     this.now([]);
     // A warning belongs to its step; anything else stands by itself, with lines that may be meant to be copied.
-    const lines = mood === "warning" ? wrap(text, this.#width - INDENT.length).replaceAll(/^/gm, INDENT) : `\n${text}`;
+    const lines =
+      mood === "warning" ? wrap(text, this.#width - INDENT.length).replaceAll(/^/gm, INDENT) : `\n${text}`;
     const painted = mood === undefined ? lines : lines.replaceAll(/.+/g, paint[mood]);
     this.#block.print(`${painted}\n`);
   }
 
   table([head = [], ...rows]: readonly (readonly string[])[]): void {
     const { paint } = this.#terminal;
-    const columns = head.map((text, index) => (index === 0 ? { head: text } : ({ head: text, align: "right" } as const)));
+    const columns = head.map((text, index) =>
+      index === 0 ? { head: text } : ({ head: text, align: "right" } as const),
+    );
     const painted = rows.map((row) => row.map((cell) => (cell === "equal" ? paint.good(cell) : cell)));
     this.now([]);
     this.#block.print(renderTable(columns, painted, paint).replace(/^/gm, INDENT).trimEnd() + "\n");

@@ -34,7 +34,10 @@ export function describeThrown(thrown: unknown, paint: Paint): { exit: number; t
   if (!(thrown instanceof TargetFailures)) {
     const error = toErserverError(thrown);
     const stack = error.code === "ERS-901" && thrown instanceof Error ? thrown.stack : undefined;
-    return { exit: error.entry.exit, text: renderFailure(error, paint) + (stack === undefined ? "" : `${redactText(stack)}\n`) };
+    return {
+      exit: error.entry.exit,
+      text: renderFailure(error, paint) + (stack === undefined ? "" : `${redactText(stack)}\n`),
+    };
   }
   const text = thrown.shown ? "" : renderTargetFailures(thrown.failures, paint);
   return { exit: thrown.failures[0]?.error.entry.exit ?? 1, text };

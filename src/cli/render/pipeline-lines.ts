@@ -57,16 +57,23 @@ function stateDetail({ state, side, error, appliedLsn, copy }: PipelineStatus): 
   // Why it has stopped is said in full, with the remedy, when the command reports it.
   if (state === "stopped") return "";
   if (error !== undefined) return `${side === undefined ? "" : `${side}: `}${error.code} ${error.message}`;
-  if (state === "copying") return copy === undefined ? "" : plural(copy.tablesTotal - copy.tablesDone, "table");
+  if (state === "copying")
+    return copy === undefined ? "" : plural(copy.tablesTotal - copy.tablesDone, "table");
   return appliedLsn === undefined ? "" : `at ${formatLsn(appliedLsn)}`;
 }
 
 /** `7 of 12 tables, 45 MB of about 120 MB (38 %), 12 MB/s, 6.2 s left`. */
-export function copyText({ tablesDone, tablesTotal, bytesDone, bytesTotal, rowsDone }: CopyProgress, elapsedMs: number): string {
+export function copyText(
+  { tablesDone, tablesTotal, bytesDone, bytesTotal, rowsDone }: CopyProgress,
+  elapsedMs: number,
+): string {
   const words = [`${tablesDone} of ${plural(tablesTotal, "table")}`, plural(rowsDone, "row")];
   // The size on disk is but an estimate of what is sent, dead rows included or compressed.
   const total = Math.max(bytesTotal, bytesDone);
-  if (bytesDone > 0) words.push(`${formatBytes(bytesDone)} of about ${formatBytes(total)} (${Math.floor((bytesDone / total) * 100)} %)`);
+  if (bytesDone > 0)
+    words.push(
+      `${formatBytes(bytesDone)} of about ${formatBytes(total)} (${Math.floor((bytesDone / total) * 100)} %)`,
+    );
   if (bytesDone > 0 && elapsedMs > 0) {
     const rate = bytesDone / elapsedMs;
     words.push(`${formatBytes(rate * 1000)}/s`);

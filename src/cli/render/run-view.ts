@@ -52,7 +52,11 @@ export class RunView implements Disposable {
       if (status.state === "copying") shown.copyStartMs = now;
       shown.state = status.state;
       shown.code = status.error?.code;
-      this.#line(this.#json ? JSON.stringify(statusEvent(status, "state")) : stateLine(status, this.#nameWidth, this.#terminal.paint));
+      this.#line(
+        this.#json
+          ? JSON.stringify(statusEvent(status, "state"))
+          : stateLine(status, this.#nameWidth, this.#terminal.paint),
+      );
     }
     const { copy } = status;
     if (status.state !== "copying" || copy === undefined || this.#timer !== undefined) return;

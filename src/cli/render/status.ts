@@ -56,12 +56,24 @@ function notesOf(target: TargetStatus, paint: Paint): string[] {
   const { name, error, tables, slot, running, conflicts, replays } = target;
   const notes: string[] = [];
   if (error !== undefined) notes.push(`${name}: ${renderFailure(error, paint)}`);
-  if (!running && error === undefined) notes.push(`${name}: no erserver is running for this target; start one: erserver run\n`);
-  if (tables.copied < tables.total) notes.push(`${name}: ${tables.copied} of ${plural(tables.total, "table")} copied\n`);
-  if (slot !== undefined && slot.walStatus !== undefined && slot.walStatus !== "reserved" && slot.walStatus !== "extended") {
-    notes.push(`${name}: ${paint.bad(`replication slot ${slot.name} is ${slot.walStatus}`)}: the source removes WAL that is still needed\n`);
+  if (!running && error === undefined)
+    notes.push(`${name}: no erserver is running for this target; start one: erserver run\n`);
+  if (tables.copied < tables.total)
+    notes.push(`${name}: ${tables.copied} of ${plural(tables.total, "table")} copied\n`);
+  if (
+    slot !== undefined &&
+    slot.walStatus !== undefined &&
+    slot.walStatus !== "reserved" &&
+    slot.walStatus !== "extended"
+  ) {
+    notes.push(
+      `${name}: ${paint.bad(`replication slot ${slot.name} is ${slot.walStatus}`)}: the source removes WAL that is still needed\n`,
+    );
   }
-  if (conflicts > 0) notes.push(`${name}: ${plural(conflicts, "conflict")} resolved, see table erserver.conflict on the target\n`);
+  if (conflicts > 0)
+    notes.push(
+      `${name}: ${plural(conflicts, "conflict")} resolved, see table erserver.conflict on the target\n`,
+    );
   if (replays > 0) notes.push(`${name}: ${plural(replays, "group")} applied row by row\n`);
   return notes;
 }

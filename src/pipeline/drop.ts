@@ -1,0 +1,81 @@
+import { describeConninfo } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { sqlStateOf } from "../postgres/failures.ts";
+import { dropPublications, publicationNames } from "../postgres/publications.ts";
+import { dropSlot } from "../postgres/slots.ts";
+import { slotNameFor } from "../quote/slot-name.ts";
+import { schemaExists } from "../store/migrate.ts";
+import { PipelineStore } from "../store/pipeline-store.ts";
+import type { CommandOptions } from "./init.ts";
+import { isServed } from "./sides.ts";
+
+export interface DropOptions extends CommandOptions {
+  /** Go on when the source cannot be reached, and name what stays there. */
+  readonly force?: boolean;
+}
+
+/**
+ * Removes slot, publications and the pipeline's rows (with the last pipeline, schema `erserver`). Replicated
+ * tables stay. The source comes first: a slot that stays behind would keep WAL until its disk is full, so
+ * nothing is removed when the source cannot be reached, unless asked.
+ */
+export async function dropPipeline(options: DropOptions): Promise<{ dropped: string[]; left: string[] }> {
+  const { config, target, force = false } = options;
+  const session = { applicationName: `erserver ${target.name} command`, timeoutMs: config.timeoutMs };
+  await using control = await connectControl(target.conninfo, session);
+  const store = new PipelineStore(control, target.name);
+  const known = await schemaExists(control);
+  const registration = known ? await store.registration() : undefined;
+  if (await isServed(control, target.name)) {
+    throw new ErserverError("ERS-508", `a replicator serves target ${target.name}`, { subject: target.name, remedy: "Stop erserver run first, then drop." });
+  }
+  const dropped: string[] = [];
+  const left: string[] = [];
+  const slot = registration?.slot ?? slotNameFor(target.name);
+  const source = await connectControl(config.source, session).catch((error: unknown) => {
+    if (force) return undefined;
+    throw unreachable(error, slot);
+  });
+  if (source === undefined) left.push(`replication slot ${slot} and its publications on ${describeConninfo(config.source)}: it keeps WAL until it is dropped`);
+  else {
+    try {
+      // Without a registration a slot of our name is somebody else's.
+      if (registration !== undefined) dropped.push(...(await dropSourceObjects(source, slot)));
+    } finally {
+      await source.end();
+    }
+  }
+  if (registration !== undefined) {
+    await store.unregister();
+    dropped.push(`target ${target.name} from schema erserver`);
+  }
+  if (known && (await store.dropSchemaIfUnused())) dropped.push("schema erserver on the target");
+  return { dropped, left };
+}
+
+async function dropSourceObjects(source: ControlSession, slot: string): Promise<string[]> {
+  const dropped = (await dropSlot(source, slot)) ? [`replication slot ${slot} on the source`] : [];
+  try {
+    const names = await dropPublications(source, publicationNames(slot));
+    return [...dropped, ...names.map((name) => `publication ${name} on the source`)];
+  } catch (error) {
+    if (sqlStateOf(error) !== SQLSTATE.insufficientPrivilege) throw error;
+    const { all, insertOnly } = publicationNames(slot);
+    throw new ErserverError("ERS-304", `publication "${all}" cannot be dropped: ${(error as Error).message}`, {
+      subject: all,
+      remedy: `Have its owner run on the source: DROP PUBLICATION IF EXISTS "${all}", "${insertOnly}"; then erserver drop again.`,
+      cause: error,
+    });
+  }
+}
+
+function unreachable(error: unknown, slot: string): unknown {
+  if (!(error instanceof ErserverError)) return error;
+  return new ErserverError(error.code, `${error.message}; nothing was removed, because replication slot "${slot}" would stay there and keep WAL`, {
+    ...(error.subject === undefined ? {} : { subject: error.subject }),
+    remedy: `${error.remedy} Or, if the source is gone for good: erserver drop --force.`,
+    cause: error,
+  });
+}

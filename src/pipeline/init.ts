@@ -1,0 +1,32 @@
+import type { Config, TargetConfig } from "../config/config.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import type { Logger } from "../observability/log.ts";
+import type { TableProblem } from "../postgres/selection.ts";
+import { createPipelineSlot } from "./first-copy.ts";
+import { openPipeline, type PipelineContext } from "./open-pipeline.ts";
+
+export interface CommandOptions {
+  readonly config: Config;
+  readonly target: TargetConfig;
+  readonly log: Logger;
+}
+
+export function contextOf({ config, target, log }: CommandOptions): PipelineContext {
+  return { config, target, log: log.child({ pipeline: target.name }), ownBackends: { source: new Set(), target: new Set() } };
+}
+
+/** Makes the objects on both sides that are not there yet; `changes` names them. A target that is being served is left alone. */
+export async function initPipeline(options: CommandOptions): Promise<{ changes: readonly string[]; problems: readonly TableProblem[] }> {
+  const context = contextOf(options);
+  try {
+    await using open = await openPipeline(context);
+    const { problems } = open.selection;
+    if (open.progress !== undefined) return { changes: open.changes, problems };
+    const { holder } = await createPipelineSlot(context, open);
+    await holder.end();
+    return { changes: [...open.changes, `replication slot ${open.slot} on the source`], problems };
+  } catch (error) {
+    if (error instanceof ErserverError && error.code === "ERS-508") return { changes: [], problems: [] };
+    throw error;
+  }
+}

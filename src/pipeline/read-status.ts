@@ -1,0 +1,168 @@
+import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
+import type { Config, TargetConfig } from "../config/config.ts";
+import { toErserverError } from "../errors/erserver-error.ts";
+import { readTables } from "../postgres/catalog.ts";
+import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
+import { readSlot } from "../postgres/slots.ts";
+import { readServerFacts, type ServerFacts } from "../postgres/source-facts.ts";
+import { slotNameFor } from "../quote/slot-name.ts";
+import { schemaExists } from "../store/migrate.ts";
+import { PipelineStore, type PipelineState, type Progress, type Registration, type StoredError } from "../store/pipeline-store.ts";
+import { readBeacon } from "./beacon.ts";
+import { isServed } from "./sides.ts";
+
+/** A pipeline as anybody sees it who may connect to both sides. */
+export interface TargetStatus {
+  readonly name: string;
+  readonly state: PipelineState;
+  readonly since: Date | undefined;
+  /** Which side is offline. */
+  readonly side: "source" | "target" | undefined;
+  readonly error: StoredError | undefined;
+  /** WAL of the source that the target does not cover yet; 0 when the source is idle. */
+  readonly lagBytes: number | undefined;
+  readonly lagSeconds: number | undefined;
+  readonly appliedLsn: Lsn | undefined;
+  readonly transactions: number;
+  readonly rows: number;
+  readonly conflicts: number;
+  readonly replays: number;
+  /** WAL that the source keeps for the slot. */
+  readonly retainedWalBytes: number | undefined;
+  readonly slot: { readonly name: string; readonly active: boolean; readonly walStatus: string | undefined } | undefined;
+  readonly tables: { readonly total: number; readonly copied: number };
+  readonly problems: readonly TableProblem[];
+  /** A replicator serves the target now. */
+  readonly running: boolean;
+}
+
+/** The source, looked at once for all targets. */
+interface SourceView {
+  readonly session: ControlSession;
+  readonly facts: ServerFacts;
+  readonly selection: Selection;
+}
+
+/** Never rejects because a server is away: that is what the status says. */
+export async function readStatus(config: Config): Promise<TargetStatus[]> {
+  const source = await viewSource(config);
+  try {
+    return await Promise.all(config.targets.map((target, index) => targetStatus(config, target, source, index === 0)));
+  } finally {
+    if (!(source instanceof Error)) await source.session.end();
+  }
+}
+
+async function viewSource(config: Config): Promise<SourceView | Error> {
+  try {
+    const session = await connectControl(config.source, { applicationName: "erserver status", timeoutMs: config.timeoutMs });
+    const facts = await readServerFacts(session);
+    return { session, facts, selection: selectTables(await readTables(session, facts.version), config.tables, facts.version) };
+  } catch (error) {
+    return toErserverError(error);
+  }
+}
+
+async function targetStatus(config: Config, target: TargetConfig, source: SourceView | Error, showsProblems: boolean): Promise<TargetStatus> {
+  const reachable = source instanceof Error ? undefined : source;
+  const slot = reachable === undefined ? undefined : await readSlot(reachable.session, reachable.facts.version, slotNameFor(target.name));
+  const base: TargetStatus = {
+    name: target.name,
+    state: "stopped",
+    since: undefined,
+    side: undefined,
+    error: undefined,
+    lagBytes: undefined,
+    lagSeconds: undefined,
+    appliedLsn: undefined,
+    transactions: 0,
+    rows: 0,
+    conflicts: 0,
+    replays: 0,
+    retainedWalBytes: slot?.retainedBytes,
+    slot: slot === undefined ? undefined : { name: slot.name, active: slot.activePid !== undefined, walStatus: slot.walStatus ?? undefined },
+    tables: { total: reachable?.selection.tables.length ?? 0, copied: 0 },
+    // The selection is the same for all targets: its problems are told once.
+    problems: showsProblems ? (reachable?.selection.problems ?? []) : [],
+    running: false,
+  };
+  let control: ControlSession;
+  try {
+    control = await connectControl(target.conninfo, { applicationName: "erserver status", timeoutMs: config.timeoutMs });
+  } catch (error) {
+    const since = reachable === undefined ? undefined : await readBeacon(reachable.session, target.name);
+    return { ...base, state: "offline", side: "target", since, running: since !== undefined, error: storedError(error, "target") };
+  }
+  try {
+    const store = new PipelineStore(control, target.name);
+    const registration = (await schemaExists(control)) ? await store.registration() : undefined;
+    if (registration === undefined) return { ...base, error: notInitialized(target.name) };
+    const progress = await store.progress();
+    const running = await isServed(control, target.name);
+    const states = await store.tableStates();
+    const copied = states.filter(({ state }) => state === "finished_copy" || state === "ready").length;
+    const found = {
+      ...base,
+      running,
+      appliedLsn: progress?.lsn,
+      transactions: progress?.transactions ?? 0,
+      rows: progress?.rows ?? 0,
+      conflicts: progress?.conflicts ?? 0,
+      replays: progress?.replays ?? 0,
+      tables: { total: Math.max(base.tables.total, states.length), copied },
+    };
+    if (reachable === undefined) {
+      const since = registration.state === "offline" ? registration.stateSince : undefined;
+      return { ...found, state: "offline", side: "source", since, error: storedError(source, "source") };
+    }
+    const state = shownState(registration, running);
+    const error = state === "stopped" && registration.state === "stopped" ? registration.error : undefined;
+    const lag = progress === undefined ? {} : await readLag(reachable, slot?.name ?? "", progress, state);
+    return { ...found, state, since: registration.stateSince, error, ...lag };
+  } finally {
+    await control.end();
+  }
+}
+
+/** What is on record is a running replicator's word; without one, nothing moves. */
+function shownState(registration: Registration, running: boolean): PipelineState {
+  if (!running) return "stopped";
+  return registration.state === "offline" || registration.state === "stopped" ? "catching-up" : registration.state;
+}
+
+/**
+ * A replicator that streams reports its position all the time, also over WAL that holds nothing for it: an idle
+ * source has no lag. The source itself measures the delay of what it has sent (replay_lag). Behind that, or
+ * without a replicator, the lag is the age of what the target has last.
+ */
+async function readLag(source: SourceView, slot: string, progress: Progress, state: PipelineState): Promise<Pick<TargetStatus, "lagBytes" | "lagSeconds" | "appliedLsn">> {
+  const [row] = await source.session.query(
+    `with at as (select pg_catalog.pg_current_wal_lsn() as now),
+       sender as (select r.replay_lsn, extract(epoch from r.replay_lag)::float8 as delay from pg_catalog.pg_stat_replication r
+         join pg_catalog.pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1)
+     select greatest(sender.replay_lsn, $2::pg_lsn) as applied, sender.delay::text as delay,
+       greatest(pg_catalog.pg_wal_lsn_diff(at.now, greatest(sender.replay_lsn, $2::pg_lsn)), 0)::bigint as bytes
+     from at left join sender on true`,
+    [slot, formatLsn(progress.lsn)],
+  );
+  const lagBytes = Number(row?.["bytes"]);
+  const seenAt = state === "catching-up" ? progress.commitTime : newer(progress.commitTime, progress.appliedAt);
+  const age = seenAt === undefined ? undefined : Math.max(0, (Date.now() - seenAt.getTime()) / 1000);
+  const lagSeconds = lagBytes === 0 ? 0 : state === "streaming" ? Number(row?.["delay"] ?? 0) : age;
+  return { lagBytes, lagSeconds, appliedLsn: parseLsn(row?.["applied"] ?? "0/0") };
+}
+
+function newer(a: Date | undefined, b: Date | undefined): Date | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return a > b ? a : b;
+}
+
+function storedError(thrown: unknown, side: "source" | "target"): StoredError {
+  const { code, message, remedy, subject } = toErserverError(thrown);
+  return { code, message, remedy, subject, side };
+}
+
+function notInitialized(name: string): StoredError {
+  return { code: "ERS-407", message: `target ${name} holds no state of this pipeline`, remedy: "Start replication: erserver run (or erserver init to prepare it only)." };
+}

@@ -1,0 +1,177 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
+import type { Conninfo } from "../config/conninfo.ts";
+import { openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { copiedColumns } from "../copy/table-copy.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { connectReplication } from "../pipeline/first-copy.ts";
+import { type CommandOptions, contextOf } from "../pipeline/init.ts";
+import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
+import { runUntil } from "../pipeline/sync.ts";
+import { tableAbsent } from "../apply/table-plan.ts";
+import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { connectWire } from "../postgres/connect.ts";
+import { type ReplicatedTable, selectTables } from "../postgres/selection.ts";
+import { createSlot, type ExportedSnapshot } from "../postgres/slots.ts";
+import { readServerFacts } from "../postgres/source-facts.ts";
+import { addHashes, hashTable, sameHash, type TableHash } from "../postgres/table-hash.ts";
+import { parseSlotName } from "../quote/slot-name.ts";
+import type { WireConnection } from "../wire/connection.ts";
+
+export interface TableComparison {
+  /** The target's table. */
+  readonly table: string;
+  readonly equal: boolean;
+  readonly sourceRows: number;
+  readonly targetRows: number;
+}
+
+export interface VerifyOptions extends CommandOptions {
+  readonly signal: AbortSignal;
+  readonly onTable?: (comparison: TableComparison) => void;
+}
+
+export interface Verification {
+  /** Both sides were compared as of this position of the source. */
+  readonly lsn: Lsn;
+  readonly tables: readonly TableComparison[];
+}
+
+/** The applier stands still no longer than this, whatever becomes of us. */
+const HOLD_SECONDS = 60;
+const POLL_MS = 50;
+
+/**
+ * Compares every table at one position, while writers and the replicator go on. The applier is asked to stand
+ * still for a moment; the source gives a snapshot and its position; the applier goes on to exactly there and
+ * stands still until the target has given a snapshot too. Without a replicator, this call brings the target there.
+ */
+export async function verifyTarget(options: VerifyOptions): Promise<Verification> {
+  await using sides = await connectSides(options);
+  if (sides.registration === undefined) {
+    throw new ErserverError("ERS-407", `target ${options.target.name} holds no state of this pipeline`, {
+      subject: options.target.name,
+      remedy: "Start replication first: erserver run.",
+    });
+  }
+  const pairs = await pairTables(options, sides);
+  const { config } = options;
+  await using held = new Resources();
+  const replication = held.add(await connectReplication(contextOf(options)));
+  const served = await isServed(sides.target, options.target.name);
+  let source: ExportedSnapshot;
+  let targetSnapshot: string;
+  try {
+    if (served) await holdAt(sides, FIRST_LSN, options);
+    source = await createSlot(replication, parseSlotName(`${sides.registration.slot.slice(0, 48)}_verify_${process.pid % 100_000}`), { temporary: true });
+    if (served) await holdAt(sides, source.consistentPoint, options);
+    else {
+      await sides.store.hold(source.consistentPoint, HOLD_SECONDS);
+      if ((await runUntil(options, source.consistentPoint, options.signal)) === undefined) await holdAt(sides, source.consistentPoint, options);
+    }
+    const exporter = held.add(await openSession(options, options.target.conninfo));
+    const [, exported] = await exporter.query("begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot()");
+    targetSnapshot = exported?.rows[0]?.[0] ?? "";
+  } finally {
+    await sides.store.hold(undefined, 0);
+  }
+  const tables: TableComparison[] = [];
+  const queue = [...pairs];
+  const job = async (): Promise<void> => {
+    const readerOptions = { pipeline: options.target.name, timeoutMs: config.timeoutMs };
+    const sourceReader = held.add(await openSnapshotReader(config.source, source.snapshotName, readerOptions));
+    const targetReader = held.add(await openSnapshotReader(options.target.conninfo, targetSnapshot, readerOptions));
+    for (let pair = queue.shift(); pair !== undefined; pair = queue.shift()) {
+      const comparison = await compare(pair, sourceReader, targetReader);
+      tables.push(comparison);
+      options.onTable?.(comparison);
+    }
+  };
+  const abandon = (): void => held.destroy();
+  options.signal.addEventListener("abort", abandon);
+  try {
+    await Promise.all(Array.from({ length: Math.min(config.copyJobs, queue.length) }, job));
+  } finally {
+    options.signal.removeEventListener("abort", abandon);
+  }
+  return { lsn: source.consistentPoint, tables: tables.toSorted((a, b) => (a.table < b.table ? -1 : 1)) };
+}
+
+/** Below every position: nothing more is applied. */
+const FIRST_LSN = parseLsn("0/1");
+
+async function holdAt({ store, target }: Sides, lsn: Lsn, { target: { name }, signal }: VerifyOptions): Promise<void> {
+  await store.hold(lsn, HOLD_SECONDS);
+  const deadline = Date.now() + (HOLD_SECONDS * 1000) / 2;
+  while ((await store.heldLsn()) !== lsn) {
+    signal.throwIfAborted();
+    if (Date.now() > deadline || !(await isServed(target, name))) {
+      throw new ErserverError("ERS-802", `target ${name} did not reach ${formatLsn(lsn)} in time to be compared there`, {
+        subject: name,
+        remedy: "See erserver status: when it is streaming, run erserver verify again.",
+      });
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+interface Pair {
+  readonly label: string;
+  /** More than one where partitions of the source stand under one table of the target. */
+  readonly sources: readonly ReplicatedTable[];
+  readonly target: CatalogTable;
+}
+
+async function pairTables({ config }: VerifyOptions, sides: Sides): Promise<Pair[]> {
+  const { version } = await readServerFacts(sides.source);
+  const selection = selectTables(await readTables(sides.source, version), config.tables, version);
+  const targets = new Map((await readTables(sides.target, (await readServerFacts(sides.target)).version)).map((table) => [tableKey(table.schema, table.name), table]));
+  const pairs = new Map<string, Pair>();
+  for (const table of selection.tables) {
+    const label = tableLabel(table.target.schema, table.target.name);
+    const target = targets.get(tableKey(table.target.schema, table.target.name));
+    if (target === undefined) throw tableAbsent(label);
+    pairs.set(label, { label, target, sources: [...(pairs.get(label)?.sources ?? []), table] });
+  }
+  return [...pairs.values()];
+}
+
+async function compare({ label, sources, target }: Pair, sourceReader: WireConnection, targetReader: WireConnection): Promise<TableComparison> {
+  const columnsOf = (table: ReplicatedTable): CatalogTable["columns"] => {
+    const names = copiedColumns(table, target);
+    return table.source.columns.filter((column) => names.includes(column.name));
+  };
+  const first = sources[0] as ReplicatedTable;
+  const columns = columnsOf(first);
+  const [wanted, found] = await Promise.all([
+    sources.reduce<Promise<TableHash>>(
+      // In the order of the first: partitions may have their columns in another.
+      async (sum, table) => addHashes(await sum, await hashTable(sourceReader, { ...table.source, columns, where: table.where })),
+      Promise.resolve({ rows: 0, sum: "0:0" }),
+    ),
+    hashTable(targetReader, { ...target, columns }),
+  ]);
+  return { table: label, equal: sameHash(wanted, found), sourceRows: wanted.rows, targetRows: found.rows };
+}
+
+async function openSession({ target, config }: VerifyOptions, conninfo: Conninfo): Promise<WireConnection> {
+  return connectWire(conninfo, { applicationName: `erserver ${target.name} command`, timeoutMs: config.timeoutMs });
+}
+
+/** Connections that end together. */
+class Resources implements AsyncDisposable {
+  readonly #connections: WireConnection[] = [];
+
+  add(connection: WireConnection): WireConnection {
+    this.#connections.push(connection);
+    return connection;
+  }
+
+  destroy(): void {
+    for (const connection of this.#connections) connection.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#connections.map((connection) => connection.end()));
+  }
+}

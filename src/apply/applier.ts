@@ -128,12 +128,27 @@ export class Applier {
     let index = 0;
     for (const { transaction, end } of group.members) {
       for (; index < end && !batch.failed; index++) {
-        if (this.#write(batch, group.changes[index] as Change, transaction, expected) && batch.buffered >= FLUSH_BYTES) await batch.flush();
+        if (
+          this.#write(batch, group.changes[index] as Change, transaction, expected) &&
+          batch.buffered >= FLUSH_BYTES
+        )
+          await batch.flush();
       }
     }
-    if (group.ends && !batch.failed) this.#writeProgress(batch, lastOf(group).endLsn, lastOf(group).commitTime, group.members.length, expected);
+    if (group.ends && !batch.failed)
+      this.#writeProgress(
+        batch,
+        lastOf(group).endLsn,
+        lastOf(group).commitTime,
+        group.members.length,
+        expected,
+      );
     const result = await batch.send();
-    if (result.error === undefined && expected.every((count, at) => count < 0 || result.affected[at + 1] === count)) return true;
+    if (
+      result.error === undefined &&
+      expected.every((count, at) => count < 0 || result.affected[at + 1] === count)
+    )
+      return true;
     if (result.error !== undefined && isPassing(result.error)) throw targetRetry(result.error);
     await this.#undo(group);
     return false;
@@ -149,7 +164,9 @@ export class Applier {
       this.#rows++;
       return true;
     }
-    const plans = change.relations.map((relation) => this.#plans.get(relation) as TablePlan).filter((plan) => transaction.commitLsn >= plan.copyLsn);
+    const plans = change.relations
+      .map((relation) => this.#plans.get(relation) as TablePlan)
+      .filter((plan) => transaction.commitLsn >= plan.copyLsn);
     if (plans.length === 0) return false;
     this.#writer.truncate(batch, plans, change);
     expected.push(-1);
@@ -169,7 +186,13 @@ export class Applier {
     const { connection, conflict, pipeline } = this.#options;
     if (group.begins) await connection.query("begin");
     await connection.query("set constraints all deferred");
-    const replay: Replay = { connection, pipeline, conflict, writer: this.#writer, planOf: (relation) => this.#plans.get(relation) as TablePlan };
+    const replay: Replay = {
+      connection,
+      pipeline,
+      conflict,
+      writer: this.#writer,
+      planOf: (relation) => this.#plans.get(relation) as TablePlan,
+    };
     const outcome = await replayGroup(replay, group);
     this.#rows = rowsBefore + outcome.rows;
     this.#replays++;
@@ -199,17 +222,33 @@ export class Applier {
     }
     // A COMMIT of a failed transaction succeeds with this tag.
     if (result.tags.get(0) !== "COMMIT") {
-      throw new ErserverError("ERS-602", `the target answered COMMIT with ${result.tags.get(0) ?? "nothing"}`, {
-        remedy: "Please report this; the position on the target is exact and nothing was lost.",
-      });
+      throw new ErserverError(
+        "ERS-602",
+        `the target answered COMMIT with ${result.tags.get(0) ?? "nothing"}`,
+        {
+          remedy: "Please report this; the position on the target is exact and nothing was lost.",
+        },
+      );
     }
     this.#progressLsn = sourceLsn;
     const [inserted, flushed] = result.rows.get(1)?.[0] ?? [];
-    return { sourceLsn, targetLsn: parseLsn(inserted ?? ""), targetFlushedLsn: parseLsn(flushed ?? ""), transactions, rows: this.#rows };
+    return {
+      sourceLsn,
+      targetLsn: parseLsn(inserted ?? ""),
+      targetFlushedLsn: parseLsn(flushed ?? ""),
+      transactions,
+      rows: this.#rows,
+    };
   }
 
   /** The position moves from exactly where this session left it: nobody else has moved it. */
-  #writeProgress(batch: Batch, lsn: Lsn, commitTime: number | undefined, transactions: number, expected?: number[]): void {
+  #writeProgress(
+    batch: Batch,
+    lsn: Lsn,
+    commitTime: number | undefined,
+    transactions: number,
+    expected?: number[],
+  ): void {
     batch.bindExecute("progress", [
       this.#options.pipeline,
       formatLsn(lsn),
@@ -225,10 +264,15 @@ export class Applier {
 
   #requireProgress(result: BatchResult, at: number): void {
     if (result.affected[at] === 1) return;
-    throw new ErserverError("ERS-706", `the position of ${this.#options.pipeline} on the target is not ${formatLsn(this.#progressLsn)} any more: somebody else moved it`, {
-      subject: this.#options.pipeline,
-      remedy: "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
-    });
+    throw new ErserverError(
+      "ERS-706",
+      `the position of ${this.#options.pipeline} on the target is not ${formatLsn(this.#progressLsn)} any more: somebody else moved it`,
+      {
+        subject: this.#options.pipeline,
+        remedy:
+          "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
+      },
+    );
   }
 
   #unexpected(result: BatchResult): ErserverError {

@@ -7,14 +7,24 @@ import type { TablePlan } from "./table-plan.ts";
 
 /** Classes 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system), and a lock that was not to be had. */
 export function isPassing(error: ServerError): boolean {
-  return /^(?:40|53|57|58|08)/.test(error.code) || error.code === SQLSTATE.lockNotAvailable || error.code === SQLSTATE.idleInTransactionSessionTimeout;
+  return (
+    /^(?:40|53|57|58|08)/.test(error.code) ||
+    error.code === SQLSTATE.lockNotAvailable ||
+    error.code === SQLSTATE.idleInTransactionSessionTimeout
+  );
 }
 
 export function targetRetry(error: ServerError): ErserverError {
-  return new ErserverError("ERS-705", `the target rolled a transaction back: ${error.message} (SQLSTATE ${error.code})`, {
-    remedy: error.code.startsWith("53") ? "Free disk space or memory on the target; it goes on by itself." : "Nothing to do: it is tried again by itself.",
-    cause: error,
-  });
+  return new ErserverError(
+    "ERS-705",
+    `the target rolled a transaction back: ${error.message} (SQLSTATE ${error.code})`,
+    {
+      remedy: error.code.startsWith("53")
+        ? "Free disk space or memory on the target; it goes on by itself."
+        : "Nothing to do: it is tried again by itself.",
+      cause: error,
+    },
+  );
 }
 
 /** Names the transaction as the source knows it. */
@@ -31,14 +41,20 @@ export function applyRefused(
   key?: string,
 ): ErserverError {
   const { constraint, column } = error.fields;
-  const object = [constraint && `constraint "${constraint}"`, column && `column "${column}"`].filter(Boolean).join(", ");
+  const object = [constraint && `constraint "${constraint}"`, column && `column "${column}"`]
+    .filter(Boolean)
+    .join(", ");
   const what = `${plan?.label ?? "the target"}: ${doing} refused by the target: ${error.message} (SQLSTATE ${error.code}${object === "" ? "" : `, ${object}`})`;
-  return new ErserverError("ERS-701", transaction === undefined ? what : `${what}; ${transactionLabel(transaction)}`, {
-    ...(plan === undefined ? {} : { subject: plan.label }),
-    ...(key === undefined ? {} : { detail: `key ${key}` }),
-    remedy: remedyFor(error, plan?.label ?? "the table"),
-    cause: error,
-  });
+  return new ErserverError(
+    "ERS-701",
+    transaction === undefined ? what : `${what}; ${transactionLabel(transaction)}`,
+    {
+      ...(plan === undefined ? {} : { subject: plan.label }),
+      ...(key === undefined ? {} : { detail: `key ${key}` }),
+      remedy: remedyFor(error, plan?.label ?? "the table"),
+      cause: error,
+    },
+  );
 }
 
 function remedyFor(error: ServerError, label: string): string {
@@ -62,8 +78,12 @@ function remedyFor(error: ServerError, label: string): string {
 
 /** A row filter turned an UPDATE into an INSERT, and the source did not send values that it did not change. */
 export function columnsNotSent(plan: TablePlan, transaction: Transaction): ErserverError {
-  return new ErserverError("ERS-702", `a row of ${plan.label} is new to the target, and the source did not send its large unchanged columns; ${transactionLabel(transaction)}`, {
-    subject: plan.label,
-    remedy: `Run on the source: ALTER TABLE ${plan.label} REPLICA IDENTITY FULL; then start over for this target: erserver drop, empty its tables, erserver run.`,
-  });
+  return new ErserverError(
+    "ERS-702",
+    `a row of ${plan.label} is new to the target, and the source did not send its large unchanged columns; ${transactionLabel(transaction)}`,
+    {
+      subject: plan.label,
+      remedy: `Run on the source: ALTER TABLE ${plan.label} REPLICA IDENTITY FULL; then start over for this target: erserver drop, empty its tables, erserver run.`,
+    },
+  );
 }

@@ -52,7 +52,12 @@ export async function replayGroup(replay: Replay, group: Group): Promise<ReplayO
   return { rows, conflicts };
 }
 
-async function truncate(replay: Replay, relations: readonly Relation[], change: Exclude<Change, RowChange>, transaction: Transaction): Promise<void> {
+async function truncate(
+  replay: Replay,
+  relations: readonly Relation[],
+  change: Exclude<Change, RowChange>,
+  transaction: Transaction,
+): Promise<void> {
   const plans = relations.map(replay.planOf).filter((plan) => transaction.commitLsn >= plan.copyLsn);
   if (plans.length === 0) return;
   const result = await step(replay, (batch) => replay.writer.truncate(batch, plans, change));
@@ -60,7 +65,12 @@ async function truncate(replay: Replay, relations: readonly Relation[], change: 
 }
 
 /** True when there was a conflict. */
-async function replayRow(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction): Promise<boolean> {
+async function replayRow(
+  replay: Replay,
+  plan: TablePlan,
+  change: RowChange,
+  transaction: Transaction,
+): Promise<boolean> {
   const { writer } = replay;
   const first = await step(replay, (batch) => {
     if (!writer.row(batch, plan, change)) throw columnsNotSent(plan, transaction);
@@ -68,12 +78,14 @@ async function replayRow(replay: Replay, plan: TablePlan, change: RowChange, tra
   if (first.error === undefined && first.affected[1] === 1) return false;
 
   if (first.error !== undefined) {
-    const exists = change.kind === "insert" && first.error.code === SQLSTATE.uniqueViolation && plan.key.length > 0;
+    const exists =
+      change.kind === "insert" && first.error.code === SQLSTATE.uniqueViolation && plan.key.length > 0;
     if (!exists) throw await refused(replay, plan, change, transaction, first);
     await conflict(replay, plan, change, transaction, "insert_exists", "overwritten");
     const overwritten = await step(replay, (batch) => writer.overwrite(batch, plan, change));
     // No row has this key: another unique constraint is in the way, and whose row is right cannot be known.
-    if (overwritten.error !== undefined || overwritten.affected[1] !== 1) throw await refused(replay, plan, change, transaction, first);
+    if (overwritten.error !== undefined || overwritten.affected[1] !== 1)
+      throw await refused(replay, plan, change, transaction, first);
     return true;
   }
   const affected = first.affected[1] as number;
@@ -89,11 +101,15 @@ async function replayRow(replay: Replay, plan: TablePlan, change: RowChange, tra
     if (rewritten.affected[1] === 1) return false;
   }
   if (!writer.isComplete(plan, change)) {
-    throw new ErserverError("ERS-702", `a row of ${plan.label} to update is missing on the target, and the source did not send all of it; ${transactionLabel(transaction)}`, {
-      subject: plan.label,
-      detail: `key ${await keyText(replay, plan, change)}`,
-      remedy: `Insert the row on the target as the source has it, then start erserver again: it goes on with this transaction. erserver verify shows what else differs.`,
-    });
+    throw new ErserverError(
+      "ERS-702",
+      `a row of ${plan.label} to update is missing on the target, and the source did not send all of it; ${transactionLabel(transaction)}`,
+      {
+        subject: plan.label,
+        detail: `key ${await keyText(replay, plan, change)}`,
+        remedy: `Insert the row on the target as the source has it, then start erserver again: it goes on with this transaction. erserver verify shows what else differs.`,
+      },
+    );
   }
   await conflict(replay, plan, change, transaction, "update_missing", "inserted");
   const inserted = await step(replay, (batch) => writer.newRow(batch, plan, change));
@@ -114,7 +130,9 @@ async function step(replay: Replay, write: (batch: Batch) => void): Promise<Batc
     return result;
   }
   if (isPassing(result.error)) throw targetRetry(result.error);
-  await connection.query("rollback to savepoint erserver_step; release savepoint erserver_step; deallocate all");
+  await connection.query(
+    "rollback to savepoint erserver_step; release savepoint erserver_step; deallocate all",
+  );
   writer.cache.forgetAll();
   return result;
 }
@@ -131,7 +149,8 @@ async function conflict(
     throw new ErserverError("ERS-703", `${kind} in ${plan.label}: ${transactionLabel(transaction)}`, {
       subject: plan.label,
       detail: `key ${await keyText(replay, plan, change)}`,
-      remedy: "Make the target's row equal to the source's, or set `apply: { conflict: source-wins }`; then start erserver again: it goes on with this transaction.",
+      remedy:
+        "Make the target's row equal to the source's, or set `apply: { conflict: source-wins }`; then start erserver again: it goes on with this transaction.",
     });
   }
   const commitTime = new Date(transaction.commitTime / 1000).toISOString();
@@ -157,29 +176,56 @@ async function conflict(
   if (result.error !== undefined) throw applyRefused(result.error, plan, transaction, "recording a conflict");
 }
 
-async function refused(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction, result: BatchResult): Promise<ErserverError> {
+async function refused(
+  replay: Replay,
+  plan: TablePlan,
+  change: RowChange,
+  transaction: Transaction,
+  result: BatchResult,
+): Promise<ErserverError> {
   const error = result.error as NonNullable<BatchResult["error"]>;
   return applyRefused(error, plan, transaction, change.kind, await keyText(replay, plan, change));
 }
 
-async function ambiguous(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction, rows: number): Promise<ErserverError> {
-  return new ErserverError("ERS-703", `${rows} rows of ${plan.label} on the target have the key of one ${change.kind}; ${transactionLabel(transaction)}`, {
-    subject: plan.label,
-    detail: `key ${await keyText(replay, plan, change)}`,
-    remedy: `Remove the rows that are too many and give ${plan.label} on the target the source's unique key, then start erserver again: it goes on with this transaction.`,
-  });
+async function ambiguous(
+  replay: Replay,
+  plan: TablePlan,
+  change: RowChange,
+  transaction: Transaction,
+  rows: number,
+): Promise<ErserverError> {
+  return new ErserverError(
+    "ERS-703",
+    `${rows} rows of ${plan.label} on the target have the key of one ${change.kind}; ${transactionLabel(transaction)}`,
+    {
+      subject: plan.label,
+      detail: `key ${await keyText(replay, plan, change)}`,
+      remedy: `Remove the rows that are too many and give ${plan.label} on the target the source's unique key, then start erserver again: it goes on with this transaction.`,
+    },
+  );
 }
 
 /** Only where the role may not set session_replication_role. */
-async function swallowed(replay: Replay, plan: TablePlan, change: RowChange, transaction: Transaction): Promise<ErserverError> {
-  return new ErserverError("ERS-701", `${plan.label}: a trigger or rule of the target kept a row from being inserted; ${transactionLabel(transaction)}`, {
-    subject: plan.label,
-    detail: `key ${await keyText(replay, plan, change)}`,
-    remedy: `Disable the trigger or rule of ${plan.label} on the target, or let the role set session_replication_role; then start erserver again: it goes on with this transaction.`,
-  });
+async function swallowed(
+  replay: Replay,
+  plan: TablePlan,
+  change: RowChange,
+  transaction: Transaction,
+): Promise<ErserverError> {
+  return new ErserverError(
+    "ERS-701",
+    `${plan.label}: a trigger or rule of the target kept a row from being inserted; ${transactionLabel(transaction)}`,
+    {
+      subject: plan.label,
+      detail: `key ${await keyText(replay, plan, change)}`,
+      remedy: `Disable the trigger or rule of ${plan.label} on the target, or let the role set session_replication_role; then start erserver again: it goes on with this transaction.`,
+    },
+  );
 }
 
 async function keyText(replay: Replay, plan: TablePlan, change: RowChange): Promise<string> {
-  const result = await step(replay, (batch) => replay.writer.withKey(batch, plan, change, (key) => `select ${key}::text`));
+  const result = await step(replay, (batch) =>
+    replay.writer.withKey(batch, plan, change, (key) => `select ${key}::text`),
+  );
   return result.rows.get(1)?.[0]?.[0] ?? "unknown";
 }

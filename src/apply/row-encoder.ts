@@ -51,7 +51,8 @@ export class RowEncoder {
   unsentMask(): string {
     if (!this.newImage.incomplete) return "";
     const unsent: number[] = [];
-    for (let index = 0; index < this.newImage.columns; index++) if (!this.isSent("new", index)) unsent.push(index);
+    for (let index = 0; index < this.newImage.columns; index++)
+      if (!this.isSent("new", index)) unsent.push(index);
     return unsent.join(",");
   }
 
@@ -67,7 +68,8 @@ export class RowEncoder {
     for (const { image, index } of parameters) {
       const from = image === "new" ? this.newImage : this.oldImage;
       const kind = from.kinds[index];
-      if (kind === COLUMN_TEXT || kind === COLUMN_BINARY) batch.value(bytes, from.starts[index] as number, from.lengths[index] as number);
+      if (kind === COLUMN_TEXT || kind === COLUMN_BINARY)
+        batch.value(bytes, from.starts[index] as number, from.lengths[index] as number);
       else if (kind === COLUMN_NULL) batch.nullValue();
       else throw new Error(`column ${index} of the ${image} row image was not sent`);
     }

@@ -33,7 +33,9 @@ export class RowWriter {
         break;
       case "update": {
         const keyImage = keyImageOf(change);
-        this.#write(batch, plan, `update ${keyImage} ${encoder.unsentMask()}`, () => updateStatement(plan, this.#sent(plan), keyImage));
+        this.#write(batch, plan, `update ${keyImage} ${encoder.unsentMask()}`, () =>
+          updateStatement(plan, this.#sent(plan), keyImage),
+        );
         break;
       }
     }

@@ -46,22 +46,36 @@ export function insertStatement(plan: TablePlan): StatementText {
   const parameters = new Parameters();
   const names = plan.written.map((column) => quoteIdent(column.target.name));
   const values = plan.written.map((column) => parameters.add("new", column));
-  const overriding = plan.target.columns.some((column) => column.identity !== "") ? " overriding system value" : "";
+  const overriding = plan.target.columns.some((column) => column.identity !== "")
+    ? " overriding system value"
+    : "";
   if (names.length === 0) return parameters.done(`insert into ${tableName(plan)} default values`);
-  return parameters.done(`insert into ${tableName(plan)} (${names.join(", ")})${overriding} values (${values.join(", ")})`);
+  return parameters.done(
+    `insert into ${tableName(plan)} (${names.join(", ")})${overriding} values (${values.join(", ")})`,
+  );
 }
 
 /**
  * `sent` are the columns that the new row image holds (unchanged TOAST values are not sent). `keyImage` says where
  * the old key is: in the old image when the source sent one, else the key did not change and is in the new one.
  */
-export function updateStatement(plan: TablePlan, sent: readonly PlannedColumn[], keyImage: "new" | "old"): StatementText {
+export function updateStatement(
+  plan: TablePlan,
+  sent: readonly PlannedColumn[],
+  keyImage: "new" | "old",
+): StatementText {
   const parameters = new Parameters();
   // An identity column that is ALWAYS generated cannot be set by UPDATE; it must be as the source has it.
   const keyIsSame = keyImage === "new";
-  const settable = sent.filter((column) => column.target.identity !== "a" && !(keyIsSame && plan.key.includes(column)));
-  const fixed = sent.filter((column) => column.target.identity === "a" && !(keyIsSame && plan.key.includes(column)));
-  const assignments = settable.map((column) => `${quoteIdent(column.target.name)} = ${parameters.add("new", column)}`);
+  const settable = sent.filter(
+    (column) => column.target.identity !== "a" && !(keyIsSame && plan.key.includes(column)),
+  );
+  const fixed = sent.filter(
+    (column) => column.target.identity === "a" && !(keyIsSame && plan.key.includes(column)),
+  );
+  const assignments = settable.map(
+    (column) => `${quoteIdent(column.target.name)} = ${parameters.add("new", column)}`,
+  );
   if (assignments.length === 0) {
     const any = plan.target.columns.find((column) => column.identity !== "a" && !column.generated);
     if (any === undefined) return rewriteStatement(plan, sent, keyImage);
@@ -76,7 +90,11 @@ export function updateStatement(plan: TablePlan, sent: readonly PlannedColumn[],
  * For the rare UPDATE that gives an ALWAYS identity column a new value: the row is written anew. Columns that were
  * not sent keep the target's value.
  */
-export function rewriteStatement(plan: TablePlan, sent: readonly PlannedColumn[], keyImage: "new" | "old"): StatementText {
+export function rewriteStatement(
+  plan: TablePlan,
+  sent: readonly PlannedColumn[],
+  keyImage: "new" | "old",
+): StatementText {
   const parameters = new Parameters();
   const stored = plan.target.columns.filter((column) => !column.generated);
   const values = stored.map((column) => {
@@ -110,7 +128,8 @@ export function keyAsJson(plan: TablePlan, image: "new" | "old", parameters: Par
  * https://www.postgresql.org/docs/current/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
  */
 function rowCondition(plan: TablePlan, image: "new" | "old", parameters: Parameters): string {
-  if (!plan.wholeRow) return plan.key.map((column) => equals(column.target, parameters.add(image, column))).join(" and ");
+  if (!plan.wholeRow)
+    return plan.key.map((column) => equals(column.target, parameters.add(image, column))).join(" and ");
   const names = plan.written.map((column) => quoteIdent(column.target.name)).join(", ");
   const values = plan.written.map((column) => parameters.add(image, column)).join(", ");
   // The casts keep the parser from comparing column by column, which knows no `*=`.
@@ -124,4 +143,3 @@ export function truncateStatement(plans: readonly TablePlan[], restartIdentity: 
   const names = [...new Set(plans.map(rowsOf))].join(", ");
   return `truncate ${names}${restartIdentity ? " restart identity" : ""}`;
 }
-

@@ -94,7 +94,9 @@ function keyColumns(
   label: string,
 ): PlannedColumn[] {
   if (relation.replicaIdentity === "full") {
-    const byTargetName = new Map(columns.flatMap((column) => (column === undefined ? [] : [[column.target.name, column] as const])));
+    const byTargetName = new Map(
+      columns.flatMap((column) => (column === undefined ? [] : [[column.target.name, column] as const])),
+    );
     const usable = target.uniqueKeys.find((names) => names.every((name) => byTargetName.has(name)));
     return (usable ?? []).map((name) => byTargetName.get(name) as PlannedColumn);
   }
@@ -102,10 +104,14 @@ function keyColumns(
     if (!column.partOfKey) return [];
     const planned = columns[index];
     if (planned === undefined) {
-      throw new ErserverError("ERS-409", `column "${column.name}" identifies the rows of ${label} on the source and is not written on the target`, {
-        subject: label,
-        remedy: `Add the column to ${label} on the target (ALTER TABLE … ADD COLUMN), as an ordinary one; then start erserver again.`,
-      });
+      throw new ErserverError(
+        "ERS-409",
+        `column "${column.name}" identifies the rows of ${label} on the source and is not written on the target`,
+        {
+          subject: label,
+          remedy: `Add the column to ${label} on the target (ALTER TABLE … ADD COLUMN), as an ordinary one; then start erserver again.`,
+        },
+      );
     }
     return [planned];
   });
@@ -113,11 +119,22 @@ function keyColumns(
 
 function requireDefaults(label: string, target: CatalogTable, written: ReadonlySet<string>): void {
   for (const column of target.columns) {
-    if (written.has(column.name) || !column.notNull || column.hasDefault || column.identity !== "" || column.generated) continue;
-    throw new ErserverError("ERS-406", `${label}.${column.name} exists on the target only, is NOT NULL and has no default: no row could be inserted`, {
-      subject: `${label}.${column.name}`,
-      remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" SET DEFAULT …; (or DROP NOT NULL, or drop the column).`,
-    });
+    if (
+      written.has(column.name) ||
+      !column.notNull ||
+      column.hasDefault ||
+      column.identity !== "" ||
+      column.generated
+    )
+      continue;
+    throw new ErserverError(
+      "ERS-406",
+      `${label}.${column.name} exists on the target only, is NOT NULL and has no default: no row could be inserted`,
+      {
+        subject: `${label}.${column.name}`,
+        remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" SET DEFAULT …; (or DROP NOT NULL, or drop the column).`,
+      },
+    );
   }
 }
 
@@ -135,10 +152,14 @@ function requireSameType(
       : sourceType === undefined || unqualified(sourceType) === unqualified(target.typeName);
   if (same) return;
   const name = sourceType ?? `type ${column.typeOid}`;
-  throw new ErserverError("ERS-403", `column "${column.name}" of ${label} is ${name} on the source and ${target.typeName} on the target`, {
-    subject: `${label}.${column.name}`,
-    remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" TYPE ${name}; then start erserver again.`,
-  });
+  throw new ErserverError(
+    "ERS-403",
+    `column "${column.name}" of ${label} is ${name} on the source and ${target.typeName} on the target`,
+    {
+      subject: `${label}.${column.name}`,
+      remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" TYPE ${name}; then start erserver again.`,
+    },
+  );
 }
 
 const unqualified = (typeName: string): string => typeName.replace(/^(?:"(?:[^"]|"")*"|[^".]*)\./, "");

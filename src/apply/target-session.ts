@@ -75,7 +75,8 @@ export async function openTargetSession(options: TargetSessionOptions): Promise<
     };
     if (!(await tryLock())) {
       const holder = await lockHolder(connection, options.pipeline);
-      if (holder !== undefined && options.ownBackends.has(holder)) await connection.query(`select pg_catalog.pg_terminate_backend(${holder})`);
+      if (holder !== undefined && options.ownBackends.has(holder))
+        await connection.query(`select pg_catalog.pg_terminate_backend(${holder})`);
       if (!(await tryLock())) throw targetBusy(options.pipeline, holder);
     }
     return { connection, replicaRole: await becomeReplica(connection) };
@@ -99,8 +100,12 @@ async function lockHolder(connection: WireConnection, pipeline: string): Promise
 }
 
 function targetBusy(pipeline: string, holder: number | undefined): ErserverError {
-  return new ErserverError("ERS-508", `another replicator serves target ${pipeline}${holder === undefined ? "" : ` (backend ${holder})`}`, {
-    subject: pipeline,
-    remedy: "Nothing to do: this one waits and takes over when the other ends.",
-  });
+  return new ErserverError(
+    "ERS-508",
+    `another replicator serves target ${pipeline}${holder === undefined ? "" : ` (backend ${holder})`}`,
+    {
+      subject: pipeline,
+      remedy: "Nothing to do: this one waits and takes over when the other ends.",
+    },
+  );
 }

@@ -4,7 +4,7 @@ import { didYouMean } from "../config/did-you-mean.ts";
 import { loadConfig } from "../config/load.ts";
 import { DURATION, parseDuration } from "../config/units.ts";
 import { ErserverError, toErserverError } from "../errors/erserver-error.ts";
-import { TargetFailures } from "./render/failure.ts";
+import { type TargetFailure, TargetFailures } from "./render/failure.ts";
 
 /** Options of every command that works on a configuration. */
 export interface ConfigOptions {
@@ -47,14 +47,19 @@ export function configFor({ config: path, target: names }: ConfigOptions): Confi
   return { ...config, targets: config.targets.filter((target) => names.includes(target.name)) };
 }
 
-/** Works on every target, whatever becomes of the others. Throws TargetFailures at the end if any has failed. */
+/**
+ * Works on every target, whatever becomes of the others. Throws TargetFailures at the end if any has failed, ERS-902 if the signal
+ * came before.
+ */
 export async function forEachTarget(
   config: Config,
   order: "in turn" | "at once",
   work: (target: TargetConfig) => Promise<void>,
+  signal?: AbortSignal,
 ): Promise<void> {
-  const failures: { target: string; error: ErserverError }[] = [];
+  const failures: TargetFailure[] = [];
   const one = async (target: TargetConfig): Promise<void> => {
+    if (signal?.aborted === true) return;
     try {
       await work(target);
     } catch (error) {
@@ -63,12 +68,11 @@ export async function forEachTarget(
   };
   if (order === "at once") await Promise.all(config.targets.map(one));
   else for (const target of config.targets) await one(target);
+  // What fails because we end is no failure.
+  if (signal?.aborted === true) {
+    throw new ErserverError("ERS-902", "interrupted before the work was done", {
+      remedy: "Run the command again: it goes on where this one stopped.",
+    });
+  }
   if (failures.length > 0) throw new TargetFailures(failures);
-}
-
-/** For a command that a signal has ended before its work was done. */
-export function interrupted(): ErserverError {
-  return new ErserverError("ERS-902", "interrupted before the work was done", {
-    remedy: "Run the command again: it goes on where this one stopped.",
-  });
 }

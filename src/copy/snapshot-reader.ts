@@ -11,7 +11,10 @@ export async function openSnapshotReader(
   snapshotName: string,
   options: { readonly pipeline: string; readonly timeoutMs: number },
 ): Promise<WireConnection> {
-  const connection = await connectWatched(conninfo, { applicationName: `erserver ${options.pipeline} copy`, timeoutMs: options.timeoutMs });
+  const connection = await connectWatched(conninfo, {
+    applicationName: `erserver ${options.pipeline} copy`,
+    timeoutMs: options.timeoutMs,
+  });
   try {
     await connection.query(
       `begin isolation level repeatable read read only; set transaction snapshot ${quoteLiteral(snapshotName)}`,
@@ -20,15 +23,20 @@ export async function openSnapshotReader(
   } catch (error) {
     connection.destroy();
     // 22023 up to 15, 42704 from 16 on: no such snapshot.
-    if (error instanceof ServerError && /^(?:22023|42704)$/.test(error.code)) throw snapshotGone(conninfo, error);
+    if (error instanceof ServerError && /^(?:22023|42704)$/.test(error.code))
+      throw snapshotGone(conninfo, error);
     throw error;
   }
 }
 
 function snapshotGone(conninfo: Conninfo, cause: ServerError): ErserverError {
-  return new ErserverError("ERS-204", `the session that exports the snapshot of the first copy is gone: ${cause.message}`, {
-    subject: describeConninfo(conninfo),
-    remedy: "Nothing to do: the tables that are not copied yet are copied from another snapshot.",
-    cause,
-  });
+  return new ErserverError(
+    "ERS-204",
+    `the session that exports the snapshot of the first copy is gone: ${cause.message}`,
+    {
+      subject: describeConninfo(conninfo),
+      remedy: "Nothing to do: the tables that are not copied yet are copied from another snapshot.",
+      cause,
+    },
+  );
 }

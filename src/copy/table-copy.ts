@@ -52,8 +52,12 @@ export async function copyTable(copy: TableCopy): Promise<number> {
   try {
     // A table may have no columns at all, but not a list of none.
     const list = columns.length === 0 ? "" : ` (${names})`;
-    const copyIn = await target.copyIn(`copy ${quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`);
-    for await (const frames of source.copyOut(`copy (select ${names} from ${only}${from}${where}) to stdout ${format}`)) {
+    const copyIn = await target.copyIn(
+      `copy ${quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
+    );
+    for await (const frames of source.copyOut(
+      `copy (select ${names} from ${only}${from}${where}) to stdout ${format}`,
+    )) {
       await copyIn.writeFrames(frames);
       copy.onBytes(frames.length);
     }
@@ -64,11 +68,15 @@ export async function copyTable(copy: TableCopy): Promise<number> {
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
     const label = tableLabel(targetTable.schema, targetTable.name);
-    throw new ErserverError("ERS-701", `the copy of ${label} failed: ${error.message} (SQLSTATE ${error.code})`, {
-      subject: label,
-      remedy: `${remedyFor(error)}; then start erserver again: tables that were copied are not copied again.`,
-      cause: error,
-    });
+    throw new ErserverError(
+      "ERS-701",
+      `the copy of ${label} failed: ${error.message} (SQLSTATE ${error.code})`,
+      {
+        subject: label,
+        remedy: `${remedyFor(error)}; then start erserver again: tables that were copied are not copied again.`,
+        cause: error,
+      },
+    );
   }
 }
 
@@ -91,8 +99,12 @@ export async function recordCopy(
        and state = 'data_sync' and copier = ${quoteLiteral(copy.token)}`,
   );
   if (result?.command === "UPDATE 1") return;
-  throw new ErserverError("ERS-706", `the copy of ${tableLabel(schema, name)} was taken over by another replicator`, {
-    subject: tableLabel(schema, name),
-    remedy: "Make sure that one replicator serves this target.",
-  });
+  throw new ErserverError(
+    "ERS-706",
+    `the copy of ${tableLabel(schema, name)} was taken over by another replicator`,
+    {
+      subject: tableLabel(schema, name),
+      remedy: "Make sure that one replicator serves this target.",
+    },
+  );
 }

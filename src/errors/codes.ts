@@ -16,25 +16,48 @@ export interface ErrorCodeEntry {
 }
 
 const config = (name: string, meaning: string): ErrorCodeEntry => ({ name, retry: "stop", exit: 2, meaning });
-const network = (name: string, meaning: string): ErrorCodeEntry => ({ name, retry: "reconnect", exit: 3, meaning });
+const network = (name: string, meaning: string): ErrorCodeEntry => ({
+  name,
+  retry: "reconnect",
+  exit: 3,
+  meaning,
+});
 const setup = (name: string, meaning: string): ErrorCodeEntry => ({ name, retry: "stop", exit: 4, meaning });
 const stream = (name: string, meaning: string): ErrorCodeEntry => ({ name, retry: "stop", exit: 5, meaning });
 
 export const ERROR_CODES = {
   "ERS-101": config("config-not-found", "The configuration file does not exist or cannot be read."),
   "ERS-102": config("config-syntax", "The configuration file is not valid YAML."),
-  "ERS-103": config("config-invalid", "The configuration file has an unknown key, a missing key or a wrong value."),
+  "ERS-103": config(
+    "config-invalid",
+    "The configuration file has an unknown key, a missing key or a wrong value.",
+  ),
   "ERS-104": config("conninfo-invalid", "A connection string cannot be understood."),
-  "ERS-105": config("reference-unresolved", "An ${env:…} or ${file:…} reference or a service names something that is not there."),
+  "ERS-105": config(
+    "reference-unresolved",
+    "An ${env:…} or ${file:…} reference or a service names something that is not there.",
+  ),
   "ERS-106": config("usage", "A command was called with an unknown option or a wrong argument."),
-  "ERS-107": config("not-supported", "The configuration asks for something that this version or this server cannot do."),
+  "ERS-107": config(
+    "not-supported",
+    "The configuration asks for something that this version or this server cannot do.",
+  ),
 
-  "ERS-201": network("unreachable", "A server does not answer: it is down, the address is wrong, or the network is cut."),
+  "ERS-201": network(
+    "unreachable",
+    "A server does not answer: it is down, the address is wrong, or the network is cut.",
+  ),
   "ERS-202": network("authentication", "A server refuses the role or its password."),
   "ERS-203": network("database-missing", "A server has no database of this name."),
   "ERS-204": network("connection-lost", "A connection broke, or stayed silent for longer than the timeout."),
-  "ERS-205": network("not-allowed", "A server's pg_hba.conf has no line that lets us in, or the role may not connect to the database."),
-  "ERS-206": network("server-unavailable", "A server is starting up, shutting down, recovering, or has no free connection."),
+  "ERS-205": network(
+    "not-allowed",
+    "A server's pg_hba.conf has no line that lets us in, or the role may not connect to the database.",
+  ),
+  "ERS-206": network(
+    "server-unavailable",
+    "A server is starting up, shutting down, recovering, or has no free connection.",
+  ),
   "ERS-207": network("tls", "A TLS connection cannot be made with this sslmode and these certificates."),
 
   "ERS-301": setup("wal-level", "The source's wal_level is not logical."),
@@ -49,32 +72,65 @@ export const ERROR_CODES = {
   "ERS-402": setup("column-absent", "A replicated column does not exist on the target table."),
   "ERS-403": setup("type-mismatch", "A column has different types on the two sides."),
   "ERS-404": setup("target-not-empty", "A target table has rows before its first copy."),
-  "ERS-405": setup("adopt-differs", "--adopt was asked for and a target table's content differs from the source's."),
-  "ERS-406": setup("column-required", "A target column that the source does not have is NOT NULL and has no default."),
+  "ERS-405": setup(
+    "adopt-differs",
+    "--adopt was asked for and a target table's content differs from the source's.",
+  ),
+  "ERS-406": setup(
+    "column-required",
+    "A target column that the source does not have is NOT NULL and has no default.",
+  ),
   "ERS-407": setup("not-initialized", "The target holds no state of this pipeline."),
   "ERS-408": setup("schema-newer", "The target's schema erserver was made by a newer version."),
-  "ERS-409": setup("identity-absent", "The columns that identify a source row are not all on the target table."),
+  "ERS-409": setup(
+    "identity-absent",
+    "The columns that identify a source row are not all on the target table.",
+  ),
   "ERS-410": setup("source-changed", "The source is not the database that this target was copied from."),
 
   "ERS-501": stream("slot-taken", "A replication slot of our name exists and was not made by this pipeline."),
   "ERS-502": stream("slot-missing", "The pipeline's replication slot does not exist any more."),
   "ERS-503": stream("slot-lost", "The source has removed WAL that the slot still needed."),
-  "ERS-504": stream("slot-ahead", "The slot is ahead of what the target has applied: changes in between cannot be had from it."),
+  "ERS-504": stream(
+    "slot-ahead",
+    "The slot is ahead of what the target has applied: changes in between cannot be had from it.",
+  ),
   "ERS-505": stream("publication-missing", "The pipeline's publication does not exist any more."),
-  "ERS-506": stream("publication-taken", "A publication of our name exists and publishes something else, and may not be altered."),
+  "ERS-506": stream(
+    "publication-taken",
+    "A publication of our name exists and publishes something else, and may not be altered.",
+  ),
   "ERS-507": { ...stream("slot-active", "The slot is in use by another process."), retry: "reconnect" },
   "ERS-508": { ...stream("target-busy", "Another replicator serves this target."), retry: "reconnect" },
-  "ERS-509": { ...stream("source-reshaped", "A table or a column joined the stream that the pipeline has to be opened anew for; that happens by itself."), retry: "reconnect" },
+  "ERS-509": {
+    ...stream(
+      "source-reshaped",
+      "A table or a column joined the stream that the pipeline has to be opened anew for; that happens by itself.",
+    ),
+    retry: "reconnect",
+  },
 
   "ERS-601": stream("malformed-message", "The source sent bytes that are not a valid message."),
-  "ERS-602": stream("protocol-violation", "A server answered with something that the protocol does not allow here."),
+  "ERS-602": stream(
+    "protocol-violation",
+    "A server answered with something that the protocol does not allow here.",
+  ),
   "ERS-603": stream("unknown-relation", "A change refers to a table that the stream has not described."),
 
   "ERS-701": stream("apply-refused", "The target refuses a change."),
-  "ERS-702": stream("row-missing", "A row to update is missing on the target and cannot be made whole from the change."),
+  "ERS-702": stream(
+    "row-missing",
+    "A row to update is missing on the target and cannot be made whole from the change.",
+  ),
   "ERS-703": stream("conflict", "A change conflicts with a row on the target, and the policy is to stop."),
   "ERS-704": stream("no-identity", "A change has no row identity to find the target's row by."),
-  "ERS-705": { ...stream("target-retry", "The target rolled a transaction back for a passing reason, such as a deadlock or a full disk."), retry: "reconnect" },
+  "ERS-705": {
+    ...stream(
+      "target-retry",
+      "The target rolled a transaction back for a passing reason, such as a deadlock or a full disk.",
+    ),
+    retry: "reconnect",
+  },
   "ERS-706": stream("fenced", "The position on the target was moved by somebody else."),
 
   "ERS-801": { ...stream("different", "Tables differ between source and target."), exit: 1 },
@@ -83,7 +139,10 @@ export const ERROR_CODES = {
   "ERS-901": stream("internal", "A bug in erserver."),
   "ERS-902": { ...stream("interrupted", "Stopped by a signal before the work was done."), exit: 130 },
   "ERS-903": setup("no-server-binaries", "No PostgreSQL server binaries were found for the demo."),
-  "ERS-904": setup("server-start-failed", "An embedded PostgreSQL server of the demo could not be started or stopped."),
+  "ERS-904": setup(
+    "server-start-failed",
+    "An embedded PostgreSQL server of the demo could not be started or stopped.",
+  ),
 } as const satisfies Record<string, ErrorCodeEntry>;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

@@ -9,8 +9,16 @@ const NAME_LENGTH = 36;
  * A target that is offline cannot say since when, and nothing is kept on the replicator's disk. So the replicator
  * keeps one idle session on the source whose application_name says it, for anybody's `status`.
  */
-export async function lightBeacon(source: Conninfo, target: string, since: Date, timeoutMs: number): Promise<ControlSession> {
-  return connectControl(source, { applicationName: `${PREFIX}${since.getTime().toString(36)} ${target.slice(0, NAME_LENGTH)}`, timeoutMs });
+export async function lightBeacon(
+  source: Conninfo,
+  target: string,
+  since: Date,
+  timeoutMs: number,
+): Promise<ControlSession> {
+  return connectControl(source, {
+    applicationName: `${PREFIX}${since.getTime().toString(36)} ${target.slice(0, NAME_LENGTH)}`,
+    timeoutMs,
+  });
 }
 
 /** Since when a running replicator misses the target; undefined when none says so. */

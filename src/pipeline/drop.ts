@@ -29,7 +29,10 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   const known = await schemaExists(control);
   const registration = known ? await store.registration() : undefined;
   if (await isServed(control, target.name)) {
-    throw new ErserverError("ERS-508", `a replicator serves target ${target.name}`, { subject: target.name, remedy: "Stop erserver run first, then drop." });
+    throw new ErserverError("ERS-508", `a replicator serves target ${target.name}`, {
+      subject: target.name,
+      remedy: "Stop erserver run first, then drop.",
+    });
   }
   const dropped: string[] = [];
   const left: string[] = [];
@@ -38,7 +41,10 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
     if (force) return undefined;
     throw unreachable(error, slot);
   });
-  if (source === undefined) left.push(`replication slot ${slot} and its publications on ${describeConninfo(config.source)}: it keeps WAL until it is dropped`);
+  if (source === undefined)
+    left.push(
+      `replication slot ${slot} and its publications on ${describeConninfo(config.source)}: it keeps WAL until it is dropped`,
+    );
   else {
     try {
       // Without a registration a slot of our name is somebody else's.
@@ -63,19 +69,27 @@ async function dropSourceObjects(source: ControlSession, slot: string): Promise<
   } catch (error) {
     if (sqlStateOf(error) !== SQLSTATE.insufficientPrivilege) throw error;
     const { all, insertOnly } = publicationNames(slot);
-    throw new ErserverError("ERS-304", `publication "${all}" cannot be dropped: ${(error as Error).message}`, {
-      subject: all,
-      remedy: `Have its owner run on the source: DROP PUBLICATION IF EXISTS "${all}", "${insertOnly}"; then erserver drop again.`,
-      cause: error,
-    });
+    throw new ErserverError(
+      "ERS-304",
+      `publication "${all}" cannot be dropped: ${(error as Error).message}`,
+      {
+        subject: all,
+        remedy: `Have its owner run on the source: DROP PUBLICATION IF EXISTS "${all}", "${insertOnly}"; then erserver drop again.`,
+        cause: error,
+      },
+    );
   }
 }
 
 function unreachable(error: unknown, slot: string): unknown {
   if (!(error instanceof ErserverError)) return error;
-  return new ErserverError(error.code, `${error.message}; nothing was removed, because replication slot "${slot}" would stay there and keep WAL`, {
-    ...(error.subject === undefined ? {} : { subject: error.subject }),
-    remedy: `${error.remedy} Or, if the source is gone for good: erserver drop --force.`,
-    cause: error,
-  });
+  return new ErserverError(
+    error.code,
+    `${error.message}; nothing was removed, because replication slot "${slot}" would stay there and keep WAL`,
+    {
+      ...(error.subject === undefined ? {} : { subject: error.subject }),
+      remedy: `${error.remedy} Or, if the source is gone for good: erserver drop --force.`,
+      cause: error,
+    },
+  );
 }

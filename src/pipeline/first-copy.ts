@@ -32,7 +32,10 @@ export interface FirstCopyOptions {
 }
 
 /** Makes the slot and records where it starts. Its snapshot is valid until the returned connection is used again. */
-export async function createPipelineSlot(context: PipelineContext, open: OpenPipeline): Promise<{ snapshot: ExportedSnapshot; holder: WireConnection }> {
+export async function createPipelineSlot(
+  context: PipelineContext,
+  open: OpenPipeline,
+): Promise<{ snapshot: ExportedSnapshot; holder: WireConnection }> {
   // The registration says that a slot of this name is ours; without progress it is one whose creation was not recorded.
   await dropSlot(open.source, open.slot);
   const holder = await connectReplication(context);
@@ -63,8 +66,14 @@ export async function connectReplication(context: PipelineContext): Promise<Wire
  * snapshot that the slot starts at; later (after a crash, or for tables that joined) one of a temporary slot, and
  * the stream then skips, for these tables, what the snapshot has.
  */
-export async function firstCopy(context: PipelineContext, open: OpenPipeline, options: FirstCopyOptions): Promise<void> {
-  const states = new Map((await open.store.tableStates()).map((state) => [tableKey(state.schema, state.name), state]));
+export async function firstCopy(
+  context: PipelineContext,
+  open: OpenPipeline,
+  options: FirstCopyOptions,
+): Promise<void> {
+  const states = new Map(
+    (await open.store.tableStates()).map((state) => [tableKey(state.schema, state.name), state]),
+  );
   const pending = open.selection.tables.filter(({ source }) => {
     const state = states.get(tableKey(source.schema, source.name))?.state;
     return state === undefined || state === "init" || state === "data_sync";
@@ -85,7 +94,10 @@ export async function firstCopy(context: PipelineContext, open: OpenPipeline, op
 }
 
 /** The snapshot and the connection that keeps it. */
-async function takeSnapshot(context: PipelineContext, open: OpenPipeline): Promise<{ snapshot: ExportedSnapshot; holder: WireConnection }> {
+async function takeSnapshot(
+  context: PipelineContext,
+  open: OpenPipeline,
+): Promise<{ snapshot: ExportedSnapshot; holder: WireConnection }> {
   if (open.progress === undefined) return createPipelineSlot(context, open);
   const holder = await connectReplication(context);
   try {
@@ -105,7 +117,12 @@ interface CopyPlan {
   readonly token: string;
 }
 
-async function copyAll(context: PipelineContext, open: OpenPipeline, options: FirstCopyOptions, plan: CopyPlan): Promise<void> {
+async function copyAll(
+  context: PipelineContext,
+  open: OpenPipeline,
+  options: FirstCopyOptions,
+  plan: CopyPlan,
+): Promise<void> {
   // Largest first, so that the last job to end is not the longest.
   const queue = plan.pending.toSorted((a, b) => b.source.bytes - a.source.bytes);
   let bytesDone = 0;
@@ -113,7 +130,13 @@ async function copyAll(context: PipelineContext, open: OpenPipeline, options: Fi
   let tablesDone = open.selection.tables.length - queue.length;
   const bytesTotal = queue.reduce((sum, table) => sum + table.source.bytes, 0);
   const report = (): void =>
-    options.onProgress({ tablesDone, tablesTotal: open.selection.tables.length, bytesDone, bytesTotal, rowsDone });
+    options.onProgress({
+      tablesDone,
+      tablesTotal: open.selection.tables.length,
+      bytesDone,
+      bytesTotal,
+      rowsDone,
+    });
   report();
 
   const failed = new AbortController();
@@ -173,7 +196,13 @@ async function copyAll(context: PipelineContext, open: OpenPipeline, options: Fi
 }
 
 /** Accepts what the target table has when it equals the snapshot. */
-async function adoptTable(source: WireConnection, target: WireConnection, table: ReplicatedTable, open: OpenPipeline, plan: CopyPlan): Promise<void> {
+async function adoptTable(
+  source: WireConnection,
+  target: WireConnection,
+  table: ReplicatedTable,
+  open: OpenPipeline,
+  plan: CopyPlan,
+): Promise<void> {
   const targetTable = targetTableOf(open, table);
   const names = copiedColumns(table, targetTable);
   const columns = table.source.columns.filter((column) => names.includes(column.name));
@@ -183,12 +212,20 @@ async function adoptTable(source: WireConnection, target: WireConnection, table:
   ]);
   const label = tableLabel(targetTable.schema, targetTable.name);
   if (!sameHash(wanted, found)) {
-    throw new ErserverError("ERS-405", `${label} on the target (${found.rows} rows) differs from the source (${wanted.rows} rows)`, {
-      subject: label,
-      remedy: `Empty it on the target (TRUNCATE ${label}) to have it copied, or make it equal, and start erserver again.`,
-    });
+    throw new ErserverError(
+      "ERS-405",
+      `${label} on the target (${found.rows} rows) differs from the source (${wanted.rows} rows)`,
+      {
+        subject: label,
+        remedy: `Empty it on the target (TRUNCATE ${label}) to have it copied, or make it equal, and start erserver again.`,
+      },
+    );
   }
-  await recordCopy(target, { pipeline: open.store.pipeline, table, token: plan.token, copyLsn: plan.snapshot.consistentPoint }, found.rows);
+  await recordCopy(
+    target,
+    { pipeline: open.store.pipeline, table, token: plan.token, copyLsn: plan.snapshot.consistentPoint },
+    found.rows,
+  );
 }
 
 async function openCopyWriter(context: PipelineContext, open: OpenPipeline): Promise<WireConnection> {
@@ -216,7 +253,9 @@ async function occupiedTables(open: OpenPipeline, pending: readonly ReplicatedTa
   }
   const occupied: string[] = [];
   for (const [label, { schema, name }] of names) {
-    const [row] = await open.control.query(`select exists (select 1 from ${quoteQualified(schema, name)})::text as occupied`);
+    const [row] = await open.control.query(
+      `select exists (select 1 from ${quoteQualified(schema, name)})::text as occupied`,
+    );
     if (row?.["occupied"] === "true") occupied.push(label);
   }
   return occupied;
@@ -224,8 +263,12 @@ async function occupiedTables(open: OpenPipeline, pending: readonly ReplicatedTa
 
 function notEmpty(labels: readonly string[]): ErserverError {
   const list = labels.join(", ");
-  return new ErserverError("ERS-404", `${labels.length === 1 ? "table" : "tables"} ${list} of the target ${labels.length === 1 ? "has" : "have"} rows before the first copy`, {
-    subject: list,
-    remedy: `If the rows equal the source's: erserver run --adopt. If nobody needs them: TRUNCATE ${list}; on the target, then erserver run.`,
-  });
+  return new ErserverError(
+    "ERS-404",
+    `${labels.length === 1 ? "table" : "tables"} ${list} of the target ${labels.length === 1 ? "has" : "have"} rows before the first copy`,
+    {
+      subject: list,
+      remedy: `If the rows equal the source's: erserver run --adopt. If nobody needs them: TRUNCATE ${list}; on the target, then erserver run.`,
+    },
+  );
 }

@@ -39,7 +39,11 @@ const CATCHING_UP_MS = 10_000;
  * Follows the source until the signal, or `untilLsn`: takes what the capture delivers, applies it, and tells the
  * source what is durable. Resolves after the group in flight; throws what broke.
  */
-export async function follow(context: PipelineContext, open: OpenPipeline, options: FollowOptions): Promise<void> {
+export async function follow(
+  context: PipelineContext,
+  open: OpenPipeline,
+  options: FollowOptions,
+): Promise<void> {
   const { config, target } = context;
   const progress = await open.store.progress();
   if (progress === undefined) throw new Error("no progress is recorded");
@@ -83,7 +87,16 @@ export async function follow(context: PipelineContext, open: OpenPipeline, optio
   capture.failed.catch((error: unknown) => transport.fail(error as Error));
   void open.session.connection.closed.then((error) => transport.fail(error));
   try {
-    await new Flow({ capture, applier, transport, wishlist, options, progressLsn: progress.lsn, targetLsn: parseLsn(wal?.["lsn"] ?? ""), open }).run();
+    await new Flow({
+      capture,
+      applier,
+      transport,
+      wishlist,
+      options,
+      progressLsn: progress.lsn,
+      targetLsn: parseLsn(wal?.["lsn"] ?? ""),
+      open,
+    }).run();
   } finally {
     options.signal.removeEventListener("abort", stop);
   }
@@ -133,12 +146,16 @@ class Flow {
         continue;
       }
       if (this.#state === "paused") this.#setState("catching-up");
-      const delivery = await transport.take(this.#tracker.waiting || wishlist.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000, wishlist.holdLsn);
+      const delivery = await transport.take(
+        this.#tracker.waiting || wishlist.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000,
+        wishlist.holdLsn,
+      );
       if (delivery === undefined) await this.#pollFlush();
       else if (delivery.kind === "group") {
         const applied = await this.#parts.applier.apply(delivery.group);
         transport.release(delivery.group);
-        if (applied !== undefined) this.#applied(applied, delivery.group.members.at(-1)?.transaction.commitTime ?? 0);
+        if (applied !== undefined)
+          this.#applied(applied, delivery.group.members.at(-1)?.transaction.commitTime ?? 0);
       } else if (delivery.kind === "idle") await this.#idle(delivery.lsn);
       else if (delivery.kind === "held") await wishlist.reportHeld(delivery.lsn);
       else {
@@ -188,7 +205,8 @@ class Flow {
     const { capture, applier } = this.#parts;
     if (this.#tracker.waiting) this.#tracker.flushed(await applier.flushedLsn());
     capture.acknowledge(this.#appliedLsn, this.#tracker.durableLsn);
-    if (this.#appliedLsn > applier.progressLsn && performance.now() - this.#advancedMs >= IDLE_ADVANCE_MS) await this.#advance(this.#appliedLsn);
+    if (this.#appliedLsn > applier.progressLsn && performance.now() - this.#advancedMs >= IDLE_ADVANCE_MS)
+      await this.#advance(this.#appliedLsn);
   }
 
   /** Before a clean end: what was committed becomes durable, and the source hears of it. */
@@ -222,10 +240,17 @@ function usesBinary({ config, log }: PipelineContext, open: OpenPipeline): boole
   });
   const possible = supported && unsafe === undefined;
   if (config.binary === "on" && !possible) {
-    const why = unsafe === undefined ? `PostgreSQL ${open.sourceFacts.versionText} cannot send it (14 and newer can)` : `${tableLabel(unsafe.source.schema, unsafe.source.name)} has a column of a user-defined type`;
-    throw new ErserverError("ERS-107", `binary replication is asked for, but ${why}`, { remedy: "Set `binary: auto` in the configuration." });
+    const why =
+      unsafe === undefined
+        ? `PostgreSQL ${open.sourceFacts.versionText} cannot send it (14 and newer can)`
+        : `${tableLabel(unsafe.source.schema, unsafe.source.name)} has a column of a user-defined type`;
+    throw new ErserverError("ERS-107", `binary replication is asked for, but ${why}`, {
+      remedy: "Set `binary: auto` in the configuration.",
+    });
   }
-  log.debug(`values travel as ${possible ? "binary" : "text"}`, { position: formatLsn(open.progress?.lsn ?? (0n as Lsn)) });
+  log.debug(`values travel as ${possible ? "binary" : "text"}`, {
+    position: formatLsn(open.progress?.lsn ?? (0n as Lsn)),
+  });
   return possible;
 }
 
@@ -246,13 +271,19 @@ class Planner {
     this.#binary = binary;
     this.#targetTables = open.targetTables;
     this.#sourceTypes = sourceTypeNames(open.selection);
-    this.#bySource = new Map(open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]));
+    this.#bySource = new Map(
+      open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]),
+    );
   }
 
   async plan(relation: Relation): Promise<TablePlan> {
     if (this.#copyLsns === undefined) {
       const states = await this.#open.store.tableStates();
-      this.#copyLsns = new Map(states.flatMap((state) => (state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]])));
+      this.#copyLsns = new Map(
+        states.flatMap((state) =>
+          state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]],
+        ),
+      );
     }
     if (this.#seen.has(relation.id)) await this.#readTargetAgain();
     this.#seen.add(relation.id);
@@ -266,7 +297,11 @@ class Planner {
       plan = this.#planNow(relation);
     }
     const unsafe = this.#binary ? plan.written.find((column) => !column.target.binarySafe) : undefined;
-    if (unsafe !== undefined) throw reshaped(`${plan.label} has a new column "${unsafe.target.name}", whose values cannot travel as bytes`, plan.label);
+    if (unsafe !== undefined)
+      throw reshaped(
+        `${plan.label} has a new column "${unsafe.target.name}", whose values cannot travel as bytes`,
+        plan.label,
+      );
     return plan;
   }
 
@@ -307,5 +342,8 @@ class Planner {
 }
 
 function reshaped(message: string, subject: string): ErserverError {
-  return new ErserverError("ERS-509", message, { subject, remedy: "Nothing to do: the pipeline is opened anew by itself." });
+  return new ErserverError("ERS-509", message, {
+    subject,
+    remedy: "Nothing to do: the pipeline is opened anew by itself.",
+  });
 }

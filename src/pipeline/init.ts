@@ -12,11 +12,18 @@ export interface CommandOptions {
 }
 
 export function contextOf({ config, target, log }: CommandOptions): PipelineContext {
-  return { config, target, log: log.child({ pipeline: target.name }), ownBackends: { source: new Set(), target: new Set() } };
+  return {
+    config,
+    target,
+    log: log.child({ pipeline: target.name }),
+    ownBackends: { source: new Set(), target: new Set() },
+  };
 }
 
 /** Makes the objects on both sides that are not there yet; `changes` names them. A target that is being served is left alone. */
-export async function initPipeline(options: CommandOptions): Promise<{ changes: readonly string[]; problems: readonly TableProblem[] }> {
+export async function initPipeline(
+  options: CommandOptions,
+): Promise<{ changes: readonly string[]; problems: readonly TableProblem[] }> {
   const context = contextOf(options);
   try {
     await using open = await openPipeline(context);

@@ -8,10 +8,23 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
-import { checkRowFilters, ensurePublications, publicationExists, publicationNames, type PublicationNames } from "../postgres/publications.ts";
+import {
+  checkRowFilters,
+  ensurePublications,
+  publicationExists,
+  publicationNames,
+  type PublicationNames,
+} from "../postgres/publications.ts";
 import { type ReplicatedTable, type Selection, selectTables } from "../postgres/selection.ts";
 import { readSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
-import { readServerFacts, readSourceFacts, requireUsableSource, isUntestedMajor, type ServerFacts, type SourceFacts } from "../postgres/source-facts.ts";
+import {
+  readServerFacts,
+  readSourceFacts,
+  requireUsableSource,
+  isUntestedMajor,
+  type ServerFacts,
+  type SourceFacts,
+} from "../postgres/source-facts.ts";
 import { OLDEST_TARGET_MAJOR, majorOf } from "../postgres/server-version.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
 import { migrate } from "../store/migrate.ts";
@@ -63,7 +76,9 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
   try {
     // Whatever the server's default: a crash must not take the registration back while the slot that it names stays.
     const settings = { synchronous_commit: "local" };
-    const control = keep(await connectControl(target.conninfo, { ...options, settings }), (session) => session.end());
+    const control = keep(await connectControl(target.conninfo, { ...options, settings }), (session) =>
+      session.end(),
+    );
     const targetFacts = await readServerFacts(control);
     requireUsableTarget(targetFacts, describeConninfo(target.conninfo));
     const session = keep(
@@ -81,12 +96,23 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
     const sourceFacts = await readSourceFacts(source);
     requireUsableSource(sourceFacts, describeConninfo(config.source));
-    for (const [side, facts] of [["source", sourceFacts], ["target", targetFacts]] as const) {
-      if (isUntestedMajor(facts.version)) log.warn(`PostgreSQL ${facts.versionText} on the ${side} is newer than what this version was tested with`);
+    for (const [side, facts] of [
+      ["source", sourceFacts],
+      ["target", targetFacts],
+    ] as const) {
+      if (isUntestedMajor(facts.version))
+        log.warn(
+          `PostgreSQL ${facts.versionText} on the ${side} is newer than what this version was tested with`,
+        );
     }
 
     const selection = await select(config, source, sourceFacts);
-    const targetTables = new Map((await readTables(control, targetFacts.version)).map((table) => [tableKey(table.schema, table.name), table]));
+    const targetTables = new Map(
+      (await readTables(control, targetFacts.version)).map((table) => [
+        tableKey(table.schema, table.name),
+        table,
+      ]),
+    );
     checkTargetTables(selection, targetTables, config);
 
     const slot = slotNameFor(target.name);
@@ -95,7 +121,11 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const store = new PipelineStore(control, target.name);
     const known = await store.registration();
     const existing = await readSlot(source, sourceFacts.version, slot);
-    if (known === undefined && existing !== undefined) throw slotTaken(slot, `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`);
+    if (known === undefined && existing !== undefined)
+      throw slotTaken(
+        slot,
+        `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`,
+      );
     const registration = await store.register(sourceFacts, slot);
     const progress = await store.progress();
     if (progress !== undefined) {
@@ -137,15 +167,20 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
 
 function requireUsableTarget(facts: ServerFacts, where: string): void {
   if (majorOf(facts.version) < OLDEST_TARGET_MAJOR) {
-    throw new ErserverError("ERS-305", `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_TARGET_MAJOR}`, {
-      subject: where,
-      remedy: `Replicate to PostgreSQL ${OLDEST_TARGET_MAJOR} or newer.`,
-    });
+    throw new ErserverError(
+      "ERS-305",
+      `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_TARGET_MAJOR}`,
+      {
+        subject: where,
+        remedy: `Replicate to PostgreSQL ${OLDEST_TARGET_MAJOR} or newer.`,
+      },
+    );
   }
   if (facts.inRecovery) {
     throw new ErserverError("ERS-107", `${where}: the target is a standby and cannot be written`, {
       subject: where,
-      remedy: "Name the primary as target (several hosts with target_session_attrs=primary find it by themselves).",
+      remedy:
+        "Name the primary as target (several hosts with target_session_attrs=primary find it by themselves).",
     });
   }
 }
@@ -171,7 +206,11 @@ export async function select(config: Config, source: ControlSession, facts: Sour
 }
 
 /** Every table of the selection must be writable as it is described now; all that are absent are named at once. */
-function checkTargetTables(selection: Selection, targetTables: ReadonlyMap<string, CatalogTable>, config: Config): void {
+function checkTargetTables(
+  selection: Selection,
+  targetTables: ReadonlyMap<string, CatalogTable>,
+  config: Config,
+): void {
   const absent = new Set(
     selection.tables
       .filter(({ target }) => !targetTables.has(tableKey(target.schema, target.name)))
@@ -192,7 +231,11 @@ function checkTargetTables(selection: Selection, targetTables: ReadonlyMap<strin
 }
 
 export function sourceTypeNames(selection: Selection): Map<number, string> {
-  return new Map(selection.tables.flatMap((table) => table.source.columns.map((column) => [column.typeOid, column.typeName] as const)));
+  return new Map(
+    selection.tables.flatMap((table) =>
+      table.source.columns.map((column) => [column.typeOid, column.typeName] as const),
+    ),
+  );
 }
 
 /** The relation as the stream will describe it, from the catalogue. */
@@ -233,10 +276,15 @@ function checkSlot(slot: Slot | undefined, name: string, source: SourceFacts, pr
 async function requirePublications(source: ControlSession, names: PublicationNames): Promise<void> {
   for (const name of [names.all, names.insertOnly]) {
     if (await publicationExists(source, name)) continue;
-    throw new ErserverError("ERS-505", `publication "${name}" does not exist any more: it was dropped behind our back`, {
-      subject: name,
-      remedy: "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
-    });
+    throw new ErserverError(
+      "ERS-505",
+      `publication "${name}" does not exist any more: it was dropped behind our back`,
+      {
+        subject: name,
+        remedy:
+          "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+      },
+    );
   }
 }
 

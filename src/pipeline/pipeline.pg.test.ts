@@ -10,14 +10,18 @@ describe("a pipeline", () => {
     const { source } = replication;
     await source.query("insert into account values (1001, 'late', 1)");
     await replication.expectEqual();
-    await source.query("update account set balance = balance + 1 where id % 3 = 0; delete from account where id % 7 = 0");
+    await source.query(
+      "update account set balance = balance + 1 where id % 3 = 0; delete from account where id % 7 = 0",
+    );
     await source.query("insert into account values (2000, null, null)");
     await replication.expectEqual();
     expect(replication.running.pipeline.status.state).toBe("streaming");
   });
 
   it("goes on after a restart where it was", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, v int)" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v int)",
+    });
     await replication.caughtUp();
     await replication.source.query("insert into t select i, 0 from generate_series(1, 100) i");
     await replication.expectEqual();
@@ -25,7 +29,9 @@ describe("a pipeline", () => {
     await replication.source.query("update t set v = v + 1; insert into t values (101, 0)");
     await replication.restart();
     await replication.expectEqual();
-    const [progress] = await replication.target.query<{ transactions: string; rows: string }>("select transactions, rows from erserver.progress");
+    const [progress] = await replication.target.query<{ transactions: string; rows: string }>(
+      "select transactions, rows from erserver.progress",
+    );
     expect(progress).toMatchObject({ rows: "201" });
   });
 });

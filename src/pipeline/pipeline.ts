@@ -113,8 +113,12 @@ export class Pipeline {
     await this.#beacon?.end();
     this.#beacon = undefined;
     const { log } = this.#context;
-    for (const problem of open.selection.problems) log.warn(problem.message, { code: problem.code, remedy: problem.remedy });
-    if (!open.session.replicaRole) log.warn("the role may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows");
+    for (const problem of open.selection.problems)
+      log.warn(problem.message, { code: problem.code, remedy: problem.remedy });
+    if (!open.session.replicaRole)
+      log.warn(
+        "the role may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows",
+      );
     try {
       await this.#copyAndFollow(open, signal);
     } catch (error) {
@@ -157,7 +161,10 @@ export class Pipeline {
 
   async #record(open: OpenPipeline, error: ErserverError): Promise<void> {
     const stopped = error.entry.retry === "stop";
-    await open.store.setState(stopped ? "stopped" : "offline", storedError(error, stopped ? undefined : this.#sideOf(error)));
+    await open.store.setState(
+      stopped ? "stopped" : "offline",
+      storedError(error, stopped ? undefined : this.#sideOf(error)),
+    );
   }
 
   #offline(error: ErserverError, attempt: number): void {
@@ -170,25 +177,42 @@ export class Pipeline {
   async #showOffline(): Promise<void> {
     const { config, target } = this.#context;
     if (this.#status.side !== "target" || this.#beacon !== undefined) return;
-    this.#beacon = await lightBeacon(config.source, target.name, this.#status.since, config.timeoutMs).catch(() => undefined);
-    void this.#beacon?.closed.then(() => {
-      this.#beacon = undefined;
-    });
+    this.#beacon = await lightBeacon(config.source, target.name, this.#status.since, config.timeoutMs).catch(
+      () => undefined,
+    );
+    const lit = this.#beacon;
+    if (lit !== undefined) void this.#relight(lit);
+  }
+
+  async #relight(lit: ControlSession): Promise<void> {
+    await lit.closed;
+    if (this.#beacon === lit) this.#beacon = undefined;
   }
 
   #sideOf(error: ErserverError): "source" | "target" {
-    return error.subject === describeConninfo(this.#context.config.source) || /^ERS-50/.test(error.code) && error.code !== "ERS-508" ? "source" : "target";
+    return error.subject === describeConninfo(this.#context.config.source) ||
+      (error.code.startsWith("ERS-50") && error.code !== "ERS-508")
+      ? "source"
+      : "target";
   }
 
   #setStatus(change: Partial<PipelineStatus>): void {
-    const since = change.state === undefined || change.state === this.#status.state ? this.#status.since : new Date();
+    const since =
+      change.state === undefined || change.state === this.#status.state ? this.#status.since : new Date();
     this.#status = { ...this.#status, ...change, since };
     this.#options.onStatus?.(this.#status);
   }
 }
 
 function storedError(error: ErserverError, side: StoredError["side"]): StoredError {
-  return { code: error.code, message: error.message, detail: error.detail, remedy: error.remedy, subject: error.subject, side };
+  return {
+    code: error.code,
+    message: error.message,
+    detail: error.detail,
+    remedy: error.remedy,
+    subject: error.subject,
+    side,
+  };
 }
 
 async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {

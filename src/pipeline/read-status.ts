@@ -8,7 +8,13 @@ import { readSlot } from "../postgres/slots.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/source-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { schemaExists } from "../store/migrate.ts";
-import { PipelineStore, type PipelineState, type Progress, type Registration, type StoredError } from "../store/pipeline-store.ts";
+import {
+  PipelineStore,
+  type PipelineState,
+  type Progress,
+  type Registration,
+  type StoredError,
+} from "../store/pipeline-store.ts";
 import { readBeacon } from "./beacon.ts";
 import { isServed } from "./sides.ts";
 
@@ -30,7 +36,9 @@ export interface TargetStatus {
   readonly replays: number;
   /** WAL that the source keeps for the slot. */
   readonly retainedWalBytes: number | undefined;
-  readonly slot: { readonly name: string; readonly active: boolean; readonly walStatus: string | undefined } | undefined;
+  readonly slot:
+    | { readonly name: string; readonly active: boolean; readonly walStatus: string | undefined }
+    | undefined;
   readonly tables: { readonly total: number; readonly copied: number };
   readonly problems: readonly TableProblem[];
   /** A replicator serves the target now. */
@@ -48,7 +56,9 @@ interface SourceView {
 export async function readStatus(config: Config): Promise<TargetStatus[]> {
   const source = await viewSource(config);
   try {
-    return await Promise.all(config.targets.map((target, index) => targetStatus(config, target, source, index === 0)));
+    return await Promise.all(
+      config.targets.map((target, index) => targetStatus(config, target, source, index === 0)),
+    );
   } finally {
     if (!(source instanceof Error)) await source.session.end();
   }
@@ -56,17 +66,32 @@ export async function readStatus(config: Config): Promise<TargetStatus[]> {
 
 async function viewSource(config: Config): Promise<SourceView | Error> {
   try {
-    const session = await connectControl(config.source, { applicationName: "erserver status", timeoutMs: config.timeoutMs });
+    const session = await connectControl(config.source, {
+      applicationName: "erserver status",
+      timeoutMs: config.timeoutMs,
+    });
     const facts = await readServerFacts(session);
-    return { session, facts, selection: selectTables(await readTables(session, facts.version), config.tables, facts.version) };
+    return {
+      session,
+      facts,
+      selection: selectTables(await readTables(session, facts.version), config.tables, facts.version),
+    };
   } catch (error) {
     return toErserverError(error);
   }
 }
 
-async function targetStatus(config: Config, target: TargetConfig, source: SourceView | Error, showsProblems: boolean): Promise<TargetStatus> {
+async function targetStatus(
+  config: Config,
+  target: TargetConfig,
+  source: SourceView | Error,
+  showsProblems: boolean,
+): Promise<TargetStatus> {
   const reachable = source instanceof Error ? undefined : source;
-  const slot = reachable === undefined ? undefined : await readSlot(reachable.session, reachable.facts.version, slotNameFor(target.name));
+  const slot =
+    reachable === undefined
+      ? undefined
+      : await readSlot(reachable.session, reachable.facts.version, slotNameFor(target.name));
   const base: TargetStatus = {
     name: target.name,
     state: "stopped",
@@ -81,7 +106,10 @@ async function targetStatus(config: Config, target: TargetConfig, source: Source
     conflicts: 0,
     replays: 0,
     retainedWalBytes: slot?.retainedBytes,
-    slot: slot === undefined ? undefined : { name: slot.name, active: slot.activePid !== undefined, walStatus: slot.walStatus ?? undefined },
+    slot:
+      slot === undefined
+        ? undefined
+        : { name: slot.name, active: slot.activePid !== undefined, walStatus: slot.walStatus ?? undefined },
     tables: { total: reachable?.selection.tables.length ?? 0, copied: 0 },
     // The selection is the same for all targets: its problems are told once.
     problems: showsProblems ? (reachable?.selection.problems ?? []) : [],
@@ -89,10 +117,20 @@ async function targetStatus(config: Config, target: TargetConfig, source: Source
   };
   let control: ControlSession;
   try {
-    control = await connectControl(target.conninfo, { applicationName: "erserver status", timeoutMs: config.timeoutMs });
+    control = await connectControl(target.conninfo, {
+      applicationName: "erserver status",
+      timeoutMs: config.timeoutMs,
+    });
   } catch (error) {
     const since = reachable === undefined ? undefined : await readBeacon(reachable.session, target.name);
-    return { ...base, state: "offline", side: "target", since, running: since !== undefined, error: storedError(error, "target") };
+    return {
+      ...base,
+      state: "offline",
+      side: "target",
+      since,
+      running: since !== undefined,
+      error: storedError(error, "target"),
+    };
   }
   try {
     const store = new PipelineStore(control, target.name);
@@ -128,7 +166,9 @@ async function targetStatus(config: Config, target: TargetConfig, source: Source
 /** What is on record is a running replicator's word; without one, nothing moves. */
 function shownState(registration: Registration, running: boolean): PipelineState {
   if (!running) return "stopped";
-  return registration.state === "offline" || registration.state === "stopped" ? "catching-up" : registration.state;
+  return registration.state === "offline" || registration.state === "stopped"
+    ? "catching-up"
+    : registration.state;
 }
 
 /**
@@ -136,7 +176,12 @@ function shownState(registration: Registration, running: boolean): PipelineState
  * source has no lag. The source itself measures the delay of what it has sent (replay_lag). Behind that, or
  * without a replicator, the lag is the age of what the target has last.
  */
-async function readLag(source: SourceView, slot: string, progress: Progress, state: PipelineState): Promise<Pick<TargetStatus, "lagBytes" | "lagSeconds" | "appliedLsn">> {
+async function readLag(
+  source: SourceView,
+  slot: string,
+  progress: Progress,
+  state: PipelineState,
+): Promise<Pick<TargetStatus, "lagBytes" | "lagSeconds" | "appliedLsn">> {
   const [row] = await source.session.query(
     `with at as (select pg_catalog.pg_current_wal_lsn() as now),
        sender as (select r.replay_lsn, extract(epoch from r.replay_lag)::float8 as delay from pg_catalog.pg_stat_replication r
@@ -147,7 +192,8 @@ async function readLag(source: SourceView, slot: string, progress: Progress, sta
     [slot, formatLsn(progress.lsn)],
   );
   const lagBytes = Number(row?.["bytes"]);
-  const seenAt = state === "catching-up" ? progress.commitTime : newer(progress.commitTime, progress.appliedAt);
+  const seenAt =
+    state === "catching-up" ? progress.commitTime : newer(progress.commitTime, progress.appliedAt);
   const age = seenAt === undefined ? undefined : Math.max(0, (Date.now() - seenAt.getTime()) / 1000);
   const lagSeconds = lagBytes === 0 ? 0 : state === "streaming" ? Number(row?.["delay"] ?? 0) : age;
   return { lagBytes, lagSeconds, appliedLsn: parseLsn(row?.["applied"] ?? "0/0") };
@@ -164,5 +210,9 @@ function storedError(thrown: unknown, side: "source" | "target"): StoredError {
 }
 
 function notInitialized(name: string): StoredError {
-  return { code: "ERS-407", message: `target ${name} holds no state of this pipeline`, remedy: "Start replication: erserver run (or erserver init to prepare it only)." };
+  return {
+    code: "ERS-407",
+    message: `target ${name} holds no state of this pipeline`,
+    remedy: "Start replication: erserver run (or erserver init to prepare it only).",
+  };
 }

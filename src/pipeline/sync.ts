@@ -38,7 +38,8 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
     if (signal.aborted) return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
     if (await isServed(sides.target, options.target.name)) {
       waitedForOther = true;
-      if ((await reachedLsn(sides)) >= lsn) return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
+      if ((await reachedLsn(sides)) >= lsn)
+        return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
       await sleep(POLL_MS, undefined, { signal }).catch(() => {});
     } else {
       const done = await runUntil(options, lsn, signal);

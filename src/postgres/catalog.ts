@@ -48,7 +48,8 @@ export function tableKey(schema: string, name: string): string {
 
 /** How a table is shown to people: quoted only where needed. */
 export function tableLabel(schema: string, name: string): string {
-  const part = (text: string): string => (/^[a-z_][a-z0-9_$]*$/.test(text) ? text : `"${text.replaceAll('"', '""')}"`);
+  const part = (text: string): string =>
+    /^[a-z_][a-z0-9_$]*$/.test(text) ? text : `"${text.replaceAll('"', '""')}"`;
   return `${part(schema)}.${part(name)}`;
 }
 
@@ -158,8 +159,12 @@ const IDENTITIES = { d: "default", n: "nothing", f: "full", i: "index" } as cons
 /** Reads every user table of the database, permanent and unlogged, in name order. */
 export async function readTables(session: ControlSession, version: number): Promise<CatalogTable[]> {
   const tables = await session.query<TableRow>(TABLES);
-  const columns = await session.query<ColumnRow>(columnsQuery(version >= 120_000 ? "a.attgenerated::text" : "''"));
-  const indexes = await session.query<IndexRow>(indexesQuery(version >= 110_000 ? "i.indnkeyatts" : "i.indnatts"));
+  const columns = await session.query<ColumnRow>(
+    columnsQuery(version >= 120_000 ? "a.attgenerated::text" : "''"),
+  );
+  const indexes = await session.query<IndexRow>(
+    indexesQuery(version >= 110_000 ? "i.indnkeyatts" : "i.indnatts"),
+  );
   const columnsOf = groupBy(columns, (row) => row.oid);
   const indexesOf = groupBy(indexes, (row) => row.oid);
   return tables.map((row) => toTable(row, columnsOf.get(row.oid) ?? [], indexesOf.get(row.oid) ?? []));
@@ -180,7 +185,10 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
     name: row.name,
     partitioned: row.kind === "p",
     unlogged: row.persistence === "u",
-    root: row.root_schema === null || row.root_name === null ? undefined : { schema: row.root_schema, name: row.root_name },
+    root:
+      row.root_schema === null || row.root_name === null
+        ? undefined
+        : { schema: row.root_schema, name: row.root_name },
     replicaIdentity: IDENTITIES[row.identity],
     identityColumns: columnsOfIndex(identityIndex),
     uniqueKeys: indexes.filter((index) => index.all_not_null === "true").map(columnsOfIndex),

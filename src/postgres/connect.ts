@@ -140,7 +140,8 @@ interface Attempt {
 
 /** `prefer-standby` asks every host for a standby first and then takes any, as libpq does. */
 function attempts({ hosts, targetSessionAttrs }: Conninfo): readonly Attempt[] {
-  const rounds = targetSessionAttrs === "prefer-standby" ? (["standby", "any"] as const) : [targetSessionAttrs];
+  const rounds =
+    targetSessionAttrs === "prefer-standby" ? (["standby", "any"] as const) : [targetSessionAttrs];
   return rounds.flatMap((attributes) => hosts.map((host) => ({ host, attributes })));
 }
 
@@ -176,13 +177,15 @@ async function connectOnce(
 }
 
 /** Every value stays the text that the server prints. */
-const TEXT_ONLY: pg.CustomTypesConfig = { getTypeParser: () => (value: string) => value } as pg.CustomTypesConfig;
+const TEXT_ONLY: pg.CustomTypesConfig = { getTypeParser: () => (value: string) => value };
 
 /** The `options` start-up parameter: `-c name=value`, spaces and backslashes escaped by a backslash. */
 function startupOptions(conninfo: Conninfo, options: SessionOptions): string {
   // A WAL sender takes every setting but search_path from here as any session does.
   const settings = { ...VALUE_SETTINGS, ...options.settings };
-  const pairs = Object.entries(settings).map(([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`);
+  const pairs = Object.entries(settings).map(
+    ([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`,
+  );
   return [conninfo.options ?? "", ...pairs].filter((part) => part !== "").join(" ");
 }
 
@@ -215,7 +218,8 @@ function triesNextSsl(mode: SslMode, tried: SslAttempt, error: unknown): boolean
 
 function tlsOptions(conninfo: Conninfo): Record<string, unknown> {
   const verifies = conninfo.sslmode === "verify-ca" || conninfo.sslmode === "verify-full";
-  const read = (path: string | undefined): string | undefined => (path === undefined ? undefined : readFileSync(path, "utf8"));
+  const read = (path: string | undefined): string | undefined =>
+    path === undefined ? undefined : readFileSync(path, "utf8");
   return {
     // libpq: `require` with a root certificate file verifies the chain, for backward compatibility.
     rejectUnauthorized: verifies || (conninfo.sslmode === "require" && conninfo.sslrootcert !== undefined),

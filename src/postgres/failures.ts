@@ -27,7 +27,13 @@ const UNREACHABLE = new Set([
   "ENOENT",
   "EACCES",
 ]);
-const BROKEN = new Set(["ECONNRESET", "EPIPE", "ECONNABORTED", "ERR_STREAM_DESTROYED", "ERR_STREAM_WRITE_AFTER_END"]);
+const BROKEN = new Set([
+  "ECONNRESET",
+  "EPIPE",
+  "ECONNABORTED",
+  "ERR_STREAM_DESTROYED",
+  "ERR_STREAM_WRITE_AFTER_END",
+]);
 
 /**
  * Tells failures of a connection apart: network, authentication, missing database, busy server.
@@ -37,7 +43,11 @@ export function connectFailure(error: unknown, where: string): ErserverError | u
   if (error instanceof ErserverError) return error;
   const cause = causeOf(error, where);
   if (cause === undefined) return undefined;
-  return new ErserverError(cause.code, `${where}: ${cause.what}`, { subject: where, remedy: cause.remedy, cause: error });
+  return new ErserverError(cause.code, `${where}: ${cause.what}`, {
+    subject: where,
+    remedy: cause.remedy,
+    cause: error,
+  });
 }
 
 function causeOf(error: unknown, where: string): Cause | undefined {
@@ -58,15 +68,35 @@ function causeOf(error: unknown, where: string): Cause | undefined {
   }
   if (nodeCode !== undefined && BROKEN.has(nodeCode)) return lost(nodeCode);
   if (/timeout/i.test(message)) {
-    return { code: "ERS-201", what: `no answer in time (${message})`, remedy: "Check that the server runs and that the network lets us through." };
+    return {
+      code: "ERS-201",
+      what: `no answer in time (${message})`,
+      remedy: "Check that the server runs and that the network lets us through.",
+    };
   }
-  if (/Connection terminated|connection closed|Client has encountered a connection error|not queryable/i.test(message)) return lost(message);
+  if (
+    /Connection terminated|connection closed|Client has encountered a connection error|not queryable/i.test(
+      message,
+    )
+  )
+    return lost(message);
   if (/SASL|password must be a string/i.test(message)) return wrongPassword(message);
-  if (/SSL|certificate|TLS|self.signed|altname/i.test(message) || /^ERR_(SSL|TLS)|CERT|^DEPTH_ZERO|^UNABLE_TO/.test(nodeCode ?? "")) {
-    return { code: "ERS-207", what: message, remedy: "Check sslmode and sslrootcert in the configuration, and ssl on the server." };
+  if (
+    /SSL|certificate|TLS|self.signed|altname/i.test(message) ||
+    /^ERR_(SSL|TLS)|CERT|^DEPTH_ZERO|^UNABLE_TO/.test(nodeCode ?? "")
+  ) {
+    return {
+      code: "ERS-207",
+      what: message,
+      remedy: "Check sslmode and sslrootcert in the configuration, and ssl on the server.",
+    };
   }
-  if (/^no host is /.test(message)) {
-    return { code: "ERS-206", what: message, remedy: "Check target_session_attrs and which of the hosts is the primary." };
+  if (message.startsWith("no host is ")) {
+    return {
+      code: "ERS-206",
+      what: message,
+      remedy: "Check target_session_attrs and which of the hosts is the primary.",
+    };
   }
   return undefined;
 }
@@ -82,14 +112,19 @@ function firstNodeCode(error: Error): string | undefined {
 }
 
 function lost(what: string): Cause {
-  return { code: "ERS-204", what: `connection lost (${what})`, remedy: "Nothing to do: it reconnects by itself and goes on where it was." };
+  return {
+    code: "ERS-204",
+    what: `connection lost (${what})`,
+    remedy: "Nothing to do: it reconnects by itself and goes on where it was.",
+  };
 }
 
 function wrongPassword(what: string): Cause {
   return {
     code: "ERS-202",
     what,
-    remedy: "Check the role, and its password in .pgpass, PGPASSWORD, ${env:…} or ${file:…}; it reconnects by itself when corrected.",
+    remedy:
+      "Check the role, and its password in .pgpass, PGPASSWORD, ${env:…} or ${file:…}; it reconnects by itself when corrected.",
   };
 }
 
@@ -99,12 +134,24 @@ function causeOfState(state: string, message: string, where: string): Cause | un
       return wrongPassword(message);
     case SQLSTATE.invalidAuthorization:
       if (!/pg_hba\.conf/.test(message)) return wrongPassword(message);
-      return { code: "ERS-205", what: message, remedy: `Add a line to the server's pg_hba.conf and reload it: ${hbaLine(message, where)}` };
+      return {
+        code: "ERS-205",
+        what: message,
+        remedy: `Add a line to the server's pg_hba.conf and reload it: ${hbaLine(message, where)}`,
+      };
     case SQLSTATE.invalidCatalogName:
-      return { code: "ERS-203", what: message, remedy: "Create the database (createdb) or correct its name in the configuration." };
+      return {
+        code: "ERS-203",
+        what: message,
+        remedy: "Create the database (createdb) or correct its name in the configuration.",
+      };
     case SQLSTATE.cannotConnectNow:
     case SQLSTATE.tooManyConnections:
-      return { code: "ERS-206", what: message, remedy: "Nothing to do if the server is starting; else raise max_connections or end idle sessions." };
+      return {
+        code: "ERS-206",
+        what: message,
+        remedy: "Nothing to do if the server is starting; else raise max_connections or end idle sessions.",
+      };
     case SQLSTATE.adminShutdown:
     case SQLSTATE.crashShutdown:
     case SQLSTATE.idleSessionTimeout:

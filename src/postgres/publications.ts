@@ -57,7 +57,10 @@ export async function ensurePublications(session: ControlSession, plan: Publicat
 }
 
 export async function publicationExists(session: ControlSession, name: string): Promise<boolean> {
-  return (await session.query("select 1 as found from pg_catalog.pg_publication where pubname = $1", [name])).length > 0;
+  return (
+    (await session.query("select 1 as found from pg_catalog.pg_publication where pubname = $1", [name]))
+      .length > 0
+  );
 }
 
 /** Drops both; true for each that existed. */
@@ -96,7 +99,9 @@ async function statementsFor(session: ControlSession, wanted: Wanted, version: n
   const current = await readPublication(session, wanted.name, version);
   const list = wanted.tables.map(publishedTableSql).join(", ");
   if (current === undefined) {
-    return [`create publication ${name}${wanted.tables.length > 0 ? ` for table ${list}` : ""} with (${options})`];
+    return [
+      `create publication ${name}${wanted.tables.length > 0 ? ` for table ${list}` : ""} with (${options})`,
+    ];
   }
   const statements: string[] = [];
   if (current.publish !== wanted.publish || (version >= 130_000 && current.viaRoot !== wanted.viaRoot)) {
@@ -105,7 +110,9 @@ async function statementsFor(session: ControlSession, wanted: Wanted, version: n
   if (!sameTables(current.tables, wanted.tables)) {
     if (wanted.tables.length > 0) statements.push(`alter publication ${name} set table ${list}`);
     else {
-      const extra = current.tables.map((table) => `only ${quoteQualified(table.schema, table.name)}`).join(", ");
+      const extra = current.tables
+        .map((table) => `only ${quoteQualified(table.schema, table.name)}`)
+        .join(", ");
       statements.push(`alter publication ${name} drop table ${extra}`);
     }
   }
@@ -131,7 +138,11 @@ interface CurrentPublication {
   readonly tables: readonly CurrentTable[];
 }
 
-async function readPublication(session: ControlSession, name: string, version: number): Promise<CurrentPublication | undefined> {
+async function readPublication(
+  session: ControlSession,
+  name: string,
+  version: number,
+): Promise<CurrentPublication | undefined> {
   const [publication] = await session.query(
     `select oid, pubinsert::text as insert, pubupdate::text as update, pubdelete::text as delete,
        ${version >= 110_000 ? "pubtruncate::text" : "'false'"} as truncate, ${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root
@@ -149,7 +160,9 @@ async function readPublication(session: ControlSession, name: string, version: n
     [publication["oid"]],
   );
   return {
-    publish: (["insert", "update", "delete", "truncate"] as const).filter((kind) => publication[kind] === "true").join(", "),
+    publish: (["insert", "update", "delete", "truncate"] as const)
+      .filter((kind) => publication[kind] === "true")
+      .join(", "),
     viaRoot: publication["via_root"] === "true",
     tables: rows.map((row) => ({
       schema: row["schema"] ?? "",
@@ -167,7 +180,10 @@ function sameTables(current: readonly CurrentTable[], wanted: readonly Published
   return wanted.every((table) => {
     const match = byName.get(tableKey(table.schema, table.name));
     if (match === undefined || (match.where === null) !== (table.where === undefined)) return false;
-    return JSON.stringify(match.columns === null ? null : match.columns.toSorted()) === JSON.stringify(table.columns?.toSorted() ?? null);
+    return (
+      JSON.stringify(match.columns === null ? null : match.columns.toSorted()) ===
+      JSON.stringify(table.columns?.toSorted() ?? null)
+    );
   });
 }
 
@@ -181,12 +197,20 @@ function publicationFailure(error: unknown, name: string, statements: readonly s
       cause: error,
     });
   }
-  if (state?.startsWith("42") === true || state?.startsWith("22") === true || state?.startsWith("0A") === true) {
-    return new ErserverError("ERS-103", `the source refuses what is to be published: ${(error as Error).message}`, {
-      subject: name,
-      remedy: "Correct the tables, columns and row filters in the configuration.",
-      cause: error,
-    });
+  if (
+    state?.startsWith("42") === true ||
+    state?.startsWith("22") === true ||
+    state?.startsWith("0A") === true
+  ) {
+    return new ErserverError(
+      "ERS-103",
+      `the source refuses what is to be published: ${(error as Error).message}`,
+      {
+        subject: name,
+        remedy: "Correct the tables, columns and row filters in the configuration.",
+        cause: error,
+      },
+    );
   }
   return error;
 }
@@ -195,9 +219,13 @@ function publicationFailure(error: unknown, name: string, statements: readonly s
  * A row filter over columns outside the row identity makes the user's UPDATE and DELETE fail on the source.
  * The server itself says which columns an expression uses: by the dependencies of a view that is rolled back.
  */
-export async function checkRowFilters(session: ControlSession, tables: readonly ReplicatedTable[]): Promise<void> {
+export async function checkRowFilters(
+  session: ControlSession,
+  tables: readonly ReplicatedTable[],
+): Promise<void> {
   for (const table of tables) {
-    if (table.where === undefined || table.publishes === "insert" || table.source.replicaIdentity === "full") continue;
+    if (table.where === undefined || table.publishes === "insert" || table.source.replicaIdentity === "full")
+      continue;
     const used = await columnsUsed(session, table.source, table.where);
     const outside = used.filter((name) => !table.source.identityColumns.includes(name));
     if (outside.length === 0) continue;
@@ -205,7 +233,10 @@ export async function checkRowFilters(session: ControlSession, tables: readonly 
     throw new ErserverError(
       "ERS-704",
       `the row filter of ${label} uses ${outside.map((name) => `"${name}"`).join(", ")}, which do not identify its rows: UPDATE and DELETE would fail on the source`,
-      { subject: label, remedy: `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; or filter by identity columns only.` },
+      {
+        subject: label,
+        remedy: `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; or filter by identity columns only.`,
+      },
     );
   }
 }
@@ -214,7 +245,9 @@ async function columnsUsed(session: ControlSession, table: CatalogTable, where: 
   const label = tableLabel(table.schema, table.name);
   await session.query("begin");
   try {
-    await session.query(`create temporary view erserver_filter as select 1 as one from ${quoteQualified(table.schema, table.name)} where (${where})`);
+    await session.query(
+      `create temporary view erserver_filter as select 1 as one from ${quoteQualified(table.schema, table.name)} where (${where})`,
+    );
     const rows = await session.query<{ name: string }>(
       `select distinct a.attname as name from pg_catalog.pg_rewrite r
          join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_catalog.pg_class'::regclass
@@ -224,11 +257,15 @@ async function columnsUsed(session: ControlSession, table: CatalogTable, where: 
     );
     return rows.map((row) => row.name);
   } catch (error) {
-    throw new ErserverError("ERS-103", `the row filter of ${label} is not valid: ${(error as Error).message}`, {
-      subject: label,
-      remedy: "Correct `where` in the configuration: an SQL condition over the table's columns.",
-      cause: error,
-    });
+    throw new ErserverError(
+      "ERS-103",
+      `the row filter of ${label} is not valid: ${(error as Error).message}`,
+      {
+        subject: label,
+        remedy: "Correct `where` in the configuration: an SQL condition over the table's columns.",
+        cause: error,
+      },
+    );
   } finally {
     await session.query("rollback").catch(() => {});
   }

@@ -83,13 +83,23 @@ export function selectTables(
     if (found.skip) continue;
 
     const columns = columnsOf(table, selector);
-    const rest = { columnList: selector.columns !== undefined, where: selector.where, publishes: found.publishes };
+    const rest = {
+      columnList: selector.columns !== undefined,
+      where: selector.where,
+      publishes: found.publishes,
+    };
     // Changes of leaves are written to the root's namesake when the source is too old to say it itself.
     const shown = (leaf: CatalogTable): CatalogTable => (rules.publishViaPartitionRoot ? table : leaf);
-    if (asOne) tables.push({ source: table, columns, ...rest, target: { schema: table.schema, name: table.name } });
+    if (asOne)
+      tables.push({ source: table, columns, ...rest, target: { schema: table.schema, name: table.name } });
     else
       for (const leaf of leaves)
-        tables.push({ source: leaf, columns, ...rest, target: { schema: shown(leaf).schema, name: shown(leaf).name } });
+        tables.push({
+          source: leaf,
+          columns,
+          ...rest,
+          target: { schema: shown(leaf).schema, name: shown(leaf).name },
+        });
 
     const filtered = selector.columns !== undefined || selector.where !== undefined;
     const lists = sourceVersion >= FILTERED_PUBLICATION;
@@ -107,10 +117,15 @@ export function selectTables(
   return { tables, published, problems };
 }
 
-function selectorFor(table: { schema: string; name: string }, rules: SelectionRules): TableSelector | undefined {
+function selectorFor(
+  table: { schema: string; name: string },
+  rules: SelectionRules,
+): TableSelector | undefined {
   if (rules.exclude.some((selector) => matchesSelector(selector, table.schema, table.name))) return undefined;
   const matching = rules.include.filter((selector) => matchesSelector(selector, table.schema, table.name));
-  return matching.find((selector) => selector.columns !== undefined || selector.where !== undefined) ?? matching[0];
+  return (
+    matching.find((selector) => selector.columns !== undefined || selector.where !== undefined) ?? matching[0]
+  );
 }
 
 function isSelected(table: { schema: string; name: string }, rules: SelectionRules): boolean {
@@ -141,20 +156,38 @@ function inspect(
   };
 
   if (table.unlogged || leaves.some((leaf) => leaf.unlogged)) {
-    problem("ERS-704", false, "is unlogged and cannot be replicated: it leaves no WAL", `ALTER TABLE ${label} SET LOGGED;`);
+    problem(
+      "ERS-704",
+      false,
+      "is unlogged and cannot be replicated: it leaves no WAL",
+      `ALTER TABLE ${label} SET LOGGED;`,
+    );
     return { problems, skip: true, publishes: "all" };
   }
   for (const name of selector.columns ?? []) {
     const column = table.columns.find((candidate) => candidate.name === name);
-    if (column === undefined) problem("ERS-103", true, `has no column "${name}"`, "Correct the column list in the configuration.");
+    if (column === undefined)
+      problem("ERS-103", true, `has no column "${name}"`, "Correct the column list in the configuration.");
     else if (column.generated)
-      problem("ERS-103", true, `computes column "${name}" itself`, "Leave generated columns out of the column list: the target computes them.");
+      problem(
+        "ERS-103",
+        true,
+        `computes column "${name}" itself`,
+        "Leave generated columns out of the column list: the target computes them.",
+      );
   }
   if (selector.where !== undefined && sourceVersion < FILTERED_PUBLICATION) {
-    problem("ERS-107", true, "has a row filter, which needs PostgreSQL 15 or newer on the source", "Remove `where`, or upgrade the source.");
+    problem(
+      "ERS-107",
+      true,
+      "has a row filter, which needs PostgreSQL 15 or newer on the source",
+      "Remove `where`, or upgrade the source.",
+    );
   }
 
-  const unidentified = [table, ...leaves].find((relation) => !hasIdentity(relation) || (asOne && !sendsIdentityOf(relation, table)));
+  const unidentified = [table, ...leaves].find(
+    (relation) => !hasIdentity(relation) || (asOne && !sendsIdentityOf(relation, table)),
+  );
   if (unidentified !== undefined) {
     const name = tableLabel(unidentified.schema, unidentified.name);
     problem(
@@ -166,7 +199,10 @@ function inspect(
     return { problems, skip: false, publishes: "insert" };
   }
   if (selector.columns !== undefined) {
-    const needed = table.replicaIdentity === "full" ? table.columns.filter((c) => !c.generated).map((c) => c.name) : table.identityColumns;
+    const needed =
+      table.replicaIdentity === "full"
+        ? table.columns.filter((c) => !c.generated).map((c) => c.name)
+        : table.identityColumns;
     const left = needed.filter((name) => !selector.columns?.includes(name));
     if (left.length > 0) {
       problem(
@@ -183,7 +219,10 @@ function inspect(
 /** A change under the root's name is described by the root's identity, and its old row holds what the leaf's identity logs. */
 function sendsIdentityOf(leaf: CatalogTable, root: CatalogTable): boolean {
   if (leaf.replicaIdentity === "full") return true;
-  return root.replicaIdentity !== "full" && root.identityColumns.every((name) => leaf.identityColumns.includes(name));
+  return (
+    root.replicaIdentity !== "full" &&
+    root.identityColumns.every((name) => leaf.identityColumns.includes(name))
+  );
 }
 
 /** Whether the source lets UPDATE and DELETE through when the table is published for them. */

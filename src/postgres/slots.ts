@@ -23,7 +23,11 @@ export interface Slot {
   readonly retainedBytes: number;
 }
 
-export async function readSlot(session: ControlSession, version: number, name: string): Promise<Slot | undefined> {
+export async function readSlot(
+  session: ControlSession,
+  version: number,
+  name: string,
+): Promise<Slot | undefined> {
   const [row] = await session.query(
     `select slot_name, plugin, database, temporary::text as temporary, active_pid, restart_lsn, confirmed_flush_lsn,
        ${version >= 130_000 ? "wal_status" : "null::text as wal_status"},
@@ -94,12 +98,14 @@ export function slotFailure(error: unknown, name: string): unknown {
   switch (error.code) {
     case SQLSTATE.objectNotInPrerequisiteState:
       if (/wal_level/.test(message)) return walLevelTooLow(message, options);
-      if (/can no longer|invalidated|has already been removed|cannot get changes/.test(message)) return slotLost(name, error);
+      if (/can no longer|invalidated|has already been removed|cannot get changes/.test(message))
+        return slotLost(name, error);
       return error;
     case SQLSTATE.objectInUse:
       return new ErserverError("ERS-507", `replication slot "${name}" is in use: ${message}`, {
         ...options,
-        remedy: "Nothing to do: it is taken over when the other session ends. See active_pid in pg_replication_slots.",
+        remedy:
+          "Nothing to do: it is taken over when the other session ends. See active_pid in pg_replication_slots.",
       });
     case SQLSTATE.configurationLimitExceeded:
       return noFreeSlot(message, options);
@@ -108,14 +114,17 @@ export function slotFailure(error: unknown, name: string): unknown {
     case SQLSTATE.insufficientPrivilege:
       return new ErserverError("ERS-302", `the role may not use replication slots: ${message}`, {
         ...options,
-        remedy: "Run on the source as superuser: ALTER ROLE … REPLICATION (managed hosts: GRANT rds_replication or the like).",
+        remedy:
+          "Run on the source as superuser: ALTER ROLE … REPLICATION (managed hosts: GRANT rds_replication or the like).",
       });
     case SQLSTATE.duplicateObject:
       return slotTaken(name, "a slot of this name was made at the same moment");
     case SQLSTATE.undefinedObject:
       return error instanceof ServerError && /publication/.test(message) ? error : slotMissing(name);
     default:
-      return /requested WAL segment .* has already been removed/.test(message) ? slotLost(name, error) : error;
+      return /requested WAL segment .* has already been removed/.test(message)
+        ? slotLost(name, error)
+        : error;
   }
 }
 
@@ -129,7 +138,8 @@ function walLevelTooLow(message: string, options: { subject: string; cause: unkn
 function noFreeSlot(message: string, options: { subject: string; cause: unknown }): ErserverError {
   return new ErserverError("ERS-303", `no free replication slot or WAL sender on the source: ${message}`, {
     ...options,
-    remedy: "Raise max_replication_slots and max_wal_senders on the source and restart it, or drop slots that nobody uses (pg_replication_slots).",
+    remedy:
+      "Raise max_replication_slots and max_wal_senders on the source and restart it, or drop slots that nobody uses (pg_replication_slots).",
   });
 }
 
@@ -141,16 +151,26 @@ export function slotTaken(name: string, why: string): ErserverError {
 }
 
 export function slotMissing(name: string): ErserverError {
-  return new ErserverError("ERS-502", `replication slot "${name}" does not exist any more; changes since the target's position are lost to it`, {
-    subject: name,
-    remedy: "Start over for this target: erserver drop, empty its tables, erserver run. (erserver run --adopt instead of emptying them if they are equal.)",
-  });
+  return new ErserverError(
+    "ERS-502",
+    `replication slot "${name}" does not exist any more; changes since the target's position are lost to it`,
+    {
+      subject: name,
+      remedy:
+        "Start over for this target: erserver drop, empty its tables, erserver run. (erserver run --adopt instead of emptying them if they are equal.)",
+    },
+  );
 }
 
 export function slotLost(name: string, cause?: unknown): ErserverError {
-  return new ErserverError("ERS-503", `replication slot "${name}" is lost: the source has removed WAL that it still needed`, {
-    subject: name,
-    remedy: "Raise max_slot_wal_keep_size on the source, then start over for this target: erserver drop, empty its tables, erserver run.",
-    cause,
-  });
+  return new ErserverError(
+    "ERS-503",
+    `replication slot "${name}" is lost: the source has removed WAL that it still needed`,
+    {
+      subject: name,
+      remedy:
+        "Raise max_slot_wal_keep_size on the source, then start over for this target: erserver drop, empty its tables, erserver run.",
+      cause,
+    },
+  );
 }

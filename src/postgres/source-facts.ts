@@ -53,15 +53,20 @@ export async function readSourceFacts(session: ControlSession): Promise<SourceFa
 /** Throws the first thing that forbids replication from this source. */
 export function requireUsableSource(facts: SourceFacts, where: string): void {
   if (majorOf(facts.version) < OLDEST_SOURCE_MAJOR) {
-    throw new ErserverError("ERS-305", `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_SOURCE_MAJOR}`, {
-      subject: where,
-      remedy: `Replicate from PostgreSQL ${OLDEST_SOURCE_MAJOR} or newer.`,
-    });
+    throw new ErserverError(
+      "ERS-305",
+      `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_SOURCE_MAJOR}`,
+      {
+        subject: where,
+        remedy: `Replicate from PostgreSQL ${OLDEST_SOURCE_MAJOR} or newer.`,
+      },
+    );
   }
   if (facts.inRecovery) {
     throw new ErserverError("ERS-307", `${where}: the source is a standby`, {
       subject: where,
-      remedy: "Name the primary as source (several hosts with target_session_attrs=primary find it by themselves).",
+      remedy:
+        "Name the primary as source (several hosts with target_session_attrs=primary find it by themselves).",
     });
   }
   if (facts.walLevel !== "logical") {

@@ -60,7 +60,8 @@ export class Watchdog implements Disposable {
     this.#probing = true;
     try {
       const sighting = await this.#look();
-      if (isGivenUp(sighting, this.#last)) connection.destroy(this.#silent(`the server's session is ${sighting.state ?? "gone"}`));
+      if (isGivenUp(sighting, this.#last))
+        connection.destroy(this.#silent(`the server's session is ${sighting.state ?? "gone"}`));
       this.#last = sighting;
     } catch (error) {
       connection.destroy(error instanceof Error ? error : new Error(String(error)));
@@ -71,10 +72,14 @@ export class Watchdog implements Disposable {
 
   async #look(): Promise<Sighting> {
     const { connection, conninfo, applicationName, timeoutMs } = this.#options;
-    await using session = await connectControl(conninfo, { applicationName: `${applicationName} watchdog`, timeoutMs: timeoutMs / 2 });
-    const [row] = await session.query("select state, state_change::text as state_change from pg_catalog.pg_stat_activity where pid = $1", [
-      connection.backendPid,
-    ]);
+    await using session = await connectControl(conninfo, {
+      applicationName: `${applicationName} watchdog`,
+      timeoutMs: timeoutMs / 2,
+    });
+    const [row] = await session.query(
+      "select state, state_change::text as state_change from pg_catalog.pg_stat_activity where pid = $1",
+      [connection.backendPid],
+    );
     return { state: row?.["state"] ?? undefined, stateChange: row?.["state_change"] ?? undefined };
   }
 
@@ -90,5 +95,7 @@ export class Watchdog implements Disposable {
 /** Idle twice in the same state: the answer was sent and is lost, or our question never arrived. */
 export function isGivenUp(now: Sighting, before: Sighting | undefined): boolean {
   if (now.state === undefined) return true;
-  return now.state.startsWith("idle") && before?.state === now.state && before.stateChange === now.stateChange;
+  return (
+    now.state.startsWith("idle") && before?.state === now.state && before.stateChange === now.stateChange
+  );
 }

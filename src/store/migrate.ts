@@ -22,10 +22,14 @@ export async function migrate(session: ControlSession, where: string): Promise<s
     const done = await appliedMigrations(session);
     const unknown = done.filter((name) => !files.includes(name));
     if (unknown.length > 0) {
-      throw new ErserverError("ERS-408", `${where}: schema erserver was made by a newer version (it has ${unknown.join(", ")})`, {
-        subject: where,
-        remedy: "Upgrade erserver on this machine to the version that is used elsewhere.",
-      });
+      throw new ErserverError(
+        "ERS-408",
+        `${where}: schema erserver was made by a newer version (it has ${unknown.join(", ")})`,
+        {
+          subject: where,
+          remedy: "Upgrade erserver on this machine to the version that is used elsewhere.",
+        },
+      );
     }
     const missing = files.filter((name) => !done.includes(name));
     for (const name of missing) {
@@ -37,11 +41,16 @@ export async function migrate(session: ControlSession, where: string): Promise<s
   } catch (error) {
     await session.query("rollback").catch(() => {});
     if (sqlStateOf(error) === SQLSTATE.insufficientPrivilege) {
-      throw new ErserverError("ERS-304", `${where}: schema erserver cannot be made: ${(error as Error).message}`, {
-        subject: where,
-        remedy: "Run on the target as its owner: GRANT CREATE ON DATABASE … TO the role, or CREATE SCHEMA erserver AUTHORIZATION the role;",
-        cause: error,
-      });
+      throw new ErserverError(
+        "ERS-304",
+        `${where}: schema erserver cannot be made: ${(error as Error).message}`,
+        {
+          subject: where,
+          remedy:
+            "Run on the target as its owner: GRANT CREATE ON DATABASE … TO the role, or CREATE SCHEMA erserver AUTHORIZATION the role;",
+          cause: error,
+        },
+      );
     }
     throw error;
   }
@@ -53,7 +62,9 @@ async function appliedMigrations(session: ControlSession): Promise<string[]> {
   if (schema?.["name"] == null) await session.query("create schema erserver");
   const [table] = await session.query("select pg_catalog.to_regclass('erserver.migration')::text as name");
   if (table?.["name"] == null) {
-    await session.query("create table erserver.migration (name text primary key, applied_at timestamptz not null default now())");
+    await session.query(
+      "create table erserver.migration (name text primary key, applied_at timestamptz not null default now())",
+    );
   }
   const rows = await session.query<{ name: string }>("select name from erserver.migration order by name");
   return rows.map((row) => row.name);

@@ -96,14 +96,18 @@ export class PipelineStore {
       [this.#name, source.systemIdentifier, source.database, slot],
     );
     const registration = (await this.registration()) as Registration;
-    if (registration.sourceSystem !== source.systemIdentifier || registration.sourceDatabase !== source.database) {
+    if (
+      registration.sourceSystem !== source.systemIdentifier ||
+      registration.sourceDatabase !== source.database
+    ) {
       throw new ErserverError(
         "ERS-410",
         `target ${this.#name} was filled from database "${registration.sourceDatabase}" of cluster ${registration.sourceSystem}; ` +
           `the source is now "${source.database}" of cluster ${source.systemIdentifier}`,
         {
           subject: this.#name,
-          remedy: "Correct `source` in the configuration; or start over for this target: erserver drop, empty its tables, erserver run.",
+          remedy:
+            "Correct `source` in the configuration; or start over for this target: erserver drop, empty its tables, erserver run.",
         },
       );
     }
@@ -129,7 +133,10 @@ export class PipelineStore {
 
   /** The slot exists now and starts here. */
   async startProgress(lsn: Lsn): Promise<void> {
-    await this.#session.query("insert into erserver.progress (pipeline, lsn) values ($1, $2)", [this.#name, formatLsn(lsn)]);
+    await this.#session.query("insert into erserver.progress (pipeline, lsn) values ($1, $2)", [
+      this.#name,
+      formatLsn(lsn),
+    ]);
   }
 
   async tableStates(): Promise<TableState[]> {
@@ -189,11 +196,17 @@ export class PipelineStore {
       `select desired, case when hold_until > pg_catalog.clock_timestamp() then hold_lsn end as hold from erserver.pipeline where name = $1`,
       [this.#name],
     );
-    return { paused: row?.["desired"] === "paused", holdLsn: row?.["hold"] == null ? undefined : parseLsn(row["hold"]) };
+    return {
+      paused: row?.["desired"] === "paused",
+      holdLsn: row?.["hold"] == null ? undefined : parseLsn(row["hold"]),
+    };
   }
 
   async setDesired(desired: Registration["desired"]): Promise<void> {
-    await this.#session.query("update erserver.pipeline set desired = $2 where name = $1", [this.#name, desired]);
+    await this.#session.query("update erserver.pipeline set desired = $2 where name = $1", [
+      this.#name,
+      desired,
+    ]);
   }
 
   /** Asks the applier to stand still before `lsn` for at most `seconds`; undefined lets it go on. */
@@ -206,11 +219,16 @@ export class PipelineStore {
 
   /** The applier's answer to `hold`. */
   async reportHeld(lsn: Lsn): Promise<void> {
-    await this.#session.query("update erserver.pipeline set held_lsn = $2 where name = $1", [this.#name, formatLsn(lsn)]);
+    await this.#session.query("update erserver.pipeline set held_lsn = $2 where name = $1", [
+      this.#name,
+      formatLsn(lsn),
+    ]);
   }
 
   async heldLsn(): Promise<Lsn | undefined> {
-    const [row] = await this.#session.query("select held_lsn from erserver.pipeline where name = $1", [this.#name]);
+    const [row] = await this.#session.query("select held_lsn from erserver.pipeline where name = $1", [
+      this.#name,
+    ]);
     return row?.["held_lsn"] == null ? undefined : parseLsn(row["held_lsn"]);
   }
 
@@ -221,7 +239,10 @@ export class PipelineStore {
 
   /** Drops schema `erserver` when no other pipeline ends here; true when it did. */
   async dropSchemaIfUnused(): Promise<boolean> {
-    const rows = await this.#session.query("select 1 as one from erserver.pipeline where name <> $1 limit 1", [this.#name]);
+    const rows = await this.#session.query(
+      "select 1 as one from erserver.pipeline where name <> $1 limit 1",
+      [this.#name],
+    );
     if (rows.length > 0) return false;
     await this.#session.query("drop schema erserver cascade");
     return true;

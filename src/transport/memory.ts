@@ -107,7 +107,11 @@ export class MemoryTransport implements ChangeSink {
       this.#members.push({ transaction, end: this.#changes.length });
       this.#groupBytes += this.#openBytes;
       this.#resetOpen();
-      if (this.#groupBytes >= this.#options.groupBytes || this.#members.length >= this.#options.groupTransactions) this.#closeGroup();
+      if (
+        this.#groupBytes >= this.#options.groupBytes ||
+        this.#members.length >= this.#options.groupTransactions
+      )
+        this.#closeGroup();
     }
     this.wake();
   }
@@ -202,12 +206,22 @@ export class MemoryTransport implements ChangeSink {
 
   /** Everything that commits before `lsn` has been taken. */
   #reached(lsn: Lsn): boolean {
-    return this.#ready.length > 0 || this.#idleLsn >= lsn || (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn);
+    return (
+      this.#ready.length > 0 ||
+      this.#idleLsn >= lsn ||
+      (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn)
+    );
   }
 
   #closeGroup(): void {
     if (this.#members.length === 0) return;
-    this.#ready.push({ changes: this.#changes, members: this.#members, begins: true, ends: true, size: this.#groupBytes });
+    this.#ready.push({
+      changes: this.#changes,
+      members: this.#members,
+      begins: true,
+      ends: true,
+      size: this.#groupBytes,
+    });
     this.#changes = [];
     this.#members = [];
     this.#groupBytes = 0;

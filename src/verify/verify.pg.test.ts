@@ -11,43 +11,79 @@ const signal = new AbortController().signal;
 describe("verify", () => {
   it("finds every table equal at one position while writers go on, and names the one that is not (S8, S41)", async () => {
     await using replication = await startReplication({
-      schema: "create table a (id int primary key, v int); create table b (id int primary key, v text); create table c (v text); alter table c replica identity full",
+      schema:
+        "create table a (id int primary key, v int); create table b (id int primary key, v text); create table c (v text); alter table c replica identity full",
       rows: "insert into a select i, i from generate_series(1, 2000) i; insert into b select i, 'x' || i from generate_series(1, 500) i; insert into c values ('x'), ('x'), (null)",
     });
     await replication.caughtUp();
     const { source, target, config } = replication;
-    const options = { config, target: config.targets[0] as (typeof config.targets)[number], log: testLog(), signal };
-    let writing = true;
+    const options = {
+      config,
+      target: config.targets[0] as (typeof config.targets)[number],
+      log: testLog(),
+      signal,
+    };
+    const writing = new AbortController();
     const writer = (async () => {
-      for (let i = 0; writing; i++) await source.query("begin; update a set v = v + 1 where id % 10 = 0; update b set v = v || '.' where id = 1; commit");
+      while (!writing.signal.aborted)
+        await source.query(
+          "begin; update a set v = v + 1 where id % 10 = 0; update b set v = v || '.' where id = 1; commit",
+        );
     })();
     for (let round = 0; round < 3; round++) {
       const { tables } = await verifyTarget(options);
-      expect(tables.map(({ table, equal }) => [table, equal])).toEqual([["public.a", true], ["public.b", true], ["public.c", true]]);
+      expect(tables.map(({ table, equal }) => [table, equal])).toEqual([
+        ["public.a", true],
+        ["public.b", true],
+        ["public.c", true],
+      ]);
     }
     await target.query("delete from b where id = 7; update a set v = -1 where id = 3");
     const different = await verifyTarget(options);
-    writing = false;
+    writing.abort();
     await writer;
-    expect(different.tables.filter(({ equal }) => !equal).map(({ table }) => table)).toEqual(["public.a", "public.b"]);
-    expect(different.tables.find(({ table }) => table === "public.b")).toMatchObject({ sourceRows: 500, targetRows: 499 });
+    expect(different.tables.filter(({ equal }) => !equal).map(({ table }) => table)).toEqual([
+      "public.a",
+      "public.b",
+    ]);
+    expect(different.tables.find(({ table }) => table === "public.b")).toMatchObject({
+      sourceRows: 500,
+      targetRows: 499,
+    });
     expect(await target.query("select 1 from erserver.pipeline where hold_lsn is not null")).toEqual([]);
   });
 
   it("brings the target there itself when no replicator runs; init, sync, status and drop do what they say", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, v int)" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v int)",
+    });
     await replication.running.stop();
     const { source, target, config } = replication;
-    const options = { config, target: config.targets[0] as (typeof config.targets)[number], log: testLog(), signal };
+    const options = {
+      config,
+      target: config.targets[0] as (typeof config.targets)[number],
+      log: testLog(),
+      signal,
+    };
     await source.query("insert into t select i, i from generate_series(1, 100) i");
     expect((await initPipeline(options)).changes).toEqual([]);
     const { tables } = await verifyTarget(options);
     expect(tables).toEqual([{ table: "public.t", equal: true, sourceRows: 100, targetRows: 100 }]);
     await source.query("update t set v = 0; delete from t where id = 1");
-    expect(await syncTarget(options)).toMatchObject({ transactions: 1, rows: 101, waitedForOther: false, copied: false });
+    expect(await syncTarget(options)).toMatchObject({
+      transactions: 1,
+      rows: 101,
+      waitedForOther: false,
+      copied: false,
+    });
     expect(await syncTarget(options)).toMatchObject({ transactions: 0, rows: 0 });
     const [stopped] = await readStatus(config);
-    expect(stopped).toMatchObject({ state: "stopped", running: false, error: undefined, tables: { total: 1, copied: 1 } });
+    expect(stopped).toMatchObject({
+      state: "stopped",
+      running: false,
+      error: undefined,
+      tables: { total: 1, copied: 1 },
+    });
     await replication.restart();
     await replication.caughtUp();
     expect(await syncTarget(options)).toMatchObject({ waitedForOther: true });

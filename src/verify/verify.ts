@@ -63,14 +63,21 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
   let targetSnapshot: string;
   try {
     if (served) await holdAt(sides, FIRST_LSN, options);
-    source = await createSlot(replication, parseSlotName(`${sides.registration.slot.slice(0, 48)}_verify_${process.pid % 100_000}`), { temporary: true });
+    source = await createSlot(
+      replication,
+      parseSlotName(`${sides.registration.slot.slice(0, 48)}_verify_${process.pid % 100_000}`),
+      { temporary: true },
+    );
     if (served) await holdAt(sides, source.consistentPoint, options);
     else {
       await sides.store.hold(source.consistentPoint, HOLD_SECONDS);
-      if ((await runUntil(options, source.consistentPoint, options.signal)) === undefined) await holdAt(sides, source.consistentPoint, options);
+      if ((await runUntil(options, source.consistentPoint, options.signal)) === undefined)
+        await holdAt(sides, source.consistentPoint, options);
     }
     const exporter = held.add(await openSession(options, options.target.conninfo));
-    const [, exported] = await exporter.query("begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot()");
+    const [, exported] = await exporter.query(
+      "begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot()",
+    );
     targetSnapshot = exported?.rows[0]?.[0] ?? "";
   } finally {
     await sides.store.hold(undefined, 0);
@@ -79,8 +86,12 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
   const queue = [...pairs];
   const job = async (): Promise<void> => {
     const readerOptions = { pipeline: options.target.name, timeoutMs: config.timeoutMs };
-    const sourceReader = held.add(await openSnapshotReader(config.source, source.snapshotName, readerOptions));
-    const targetReader = held.add(await openSnapshotReader(options.target.conninfo, targetSnapshot, readerOptions));
+    const sourceReader = held.add(
+      await openSnapshotReader(config.source, source.snapshotName, readerOptions),
+    );
+    const targetReader = held.add(
+      await openSnapshotReader(options.target.conninfo, targetSnapshot, readerOptions),
+    );
     for (let pair = queue.shift(); pair !== undefined; pair = queue.shift()) {
       const comparison = await compare(pair, sourceReader, targetReader);
       tables.push(comparison);
@@ -100,16 +111,24 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
 /** Below every position: nothing more is applied. */
 const FIRST_LSN = parseLsn("0/1");
 
-async function holdAt({ store, target }: Sides, lsn: Lsn, { target: { name }, signal }: VerifyOptions): Promise<void> {
+async function holdAt(
+  { store, target }: Sides,
+  lsn: Lsn,
+  { target: { name }, signal }: VerifyOptions,
+): Promise<void> {
   await store.hold(lsn, HOLD_SECONDS);
   const deadline = Date.now() + (HOLD_SECONDS * 1000) / 2;
   while ((await store.heldLsn()) !== lsn) {
     signal.throwIfAborted();
     if (Date.now() > deadline || !(await isServed(target, name))) {
-      throw new ErserverError("ERS-802", `target ${name} did not reach ${formatLsn(lsn)} in time to be compared there`, {
-        subject: name,
-        remedy: "See erserver status: when it is streaming, run erserver verify again.",
-      });
+      throw new ErserverError(
+        "ERS-802",
+        `target ${name} did not reach ${formatLsn(lsn)} in time to be compared there`,
+        {
+          subject: name,
+          remedy: "See erserver status: when it is streaming, run erserver verify again.",
+        },
+      );
     }
     await sleep(POLL_MS);
   }
@@ -125,7 +144,12 @@ interface Pair {
 async function pairTables({ config }: VerifyOptions, sides: Sides): Promise<Pair[]> {
   const { version } = await readServerFacts(sides.source);
   const selection = selectTables(await readTables(sides.source, version), config.tables, version);
-  const targets = new Map((await readTables(sides.target, (await readServerFacts(sides.target)).version)).map((table) => [tableKey(table.schema, table.name), table]));
+  const targets = new Map(
+    (await readTables(sides.target, (await readServerFacts(sides.target)).version)).map((table) => [
+      tableKey(table.schema, table.name),
+      table,
+    ]),
+  );
   const pairs = new Map<string, Pair>();
   for (const table of selection.tables) {
     const label = tableLabel(table.target.schema, table.target.name);
@@ -136,7 +160,11 @@ async function pairTables({ config }: VerifyOptions, sides: Sides): Promise<Pair
   return [...pairs.values()];
 }
 
-async function compare({ label, sources, target }: Pair, sourceReader: WireConnection, targetReader: WireConnection): Promise<TableComparison> {
+async function compare(
+  { label, sources, target }: Pair,
+  sourceReader: WireConnection,
+  targetReader: WireConnection,
+): Promise<TableComparison> {
   const columnsOf = (table: ReplicatedTable): CatalogTable["columns"] => {
     const names = copiedColumns(table, target);
     return table.source.columns.filter((column) => names.includes(column.name));
@@ -146,7 +174,8 @@ async function compare({ label, sources, target }: Pair, sourceReader: WireConne
   const [wanted, found] = await Promise.all([
     sources.reduce<Promise<TableHash>>(
       // In the order of the first: partitions may have their columns in another.
-      async (sum, table) => addHashes(await sum, await hashTable(sourceReader, { ...table.source, columns, where: table.where })),
+      async (sum, table) =>
+        addHashes(await sum, await hashTable(sourceReader, { ...table.source, columns, where: table.where })),
       Promise.resolve({ rows: 0, sum: "0:0" }),
     ),
     hashTable(targetReader, { ...target, columns }),
@@ -155,7 +184,10 @@ async function compare({ label, sources, target }: Pair, sourceReader: WireConne
 }
 
 async function openSession({ target, config }: VerifyOptions, conninfo: Conninfo): Promise<WireConnection> {
-  return connectWire(conninfo, { applicationName: `erserver ${target.name} command`, timeoutMs: config.timeoutMs });
+  return connectWire(conninfo, {
+    applicationName: `erserver ${target.name} command`,
+    timeoutMs: config.timeoutMs,
+  });
 }
 
 /** Connections that end together. */

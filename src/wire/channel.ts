@@ -175,7 +175,8 @@ export class Channel {
       case ERROR_RESPONSE: {
         const error = new ServerError(readErrorFields(frame));
         // After FATAL and PANIC the server closes the connection, and no ReadyForQuery comes.
-        if (error.fields.severity !== "ERROR") this.close(this.lost(`the server ended the session: ${error.message}`, error));
+        if (error.fields.severity !== "ERROR")
+          this.close(this.lost(`the server ended the session: ${error.message}`, error));
         else if (current === undefined) this.close(error);
         else current.error(error);
         return;

@@ -15,7 +15,9 @@ describe("WAL that is none of ours", () => {
       await busy.query("insert into noise select repeat(md5(i::text), 32) from generate_series(1, 10000) i");
       const [written] = await source.query<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
       const passed = `select from pg_replication_slots where confirmed_flush_lsn >= '${written?.lsn}'`;
-      await until(async () => (await source.query(passed)).length === 1, { what: "the slot to pass what the other database wrote" });
+      await until(async () => (await source.query(passed)).length === 1, {
+        what: "the slot to pass what the other database wrote",
+      });
     } finally {
       await busy.end();
     }
@@ -31,6 +33,8 @@ describe("WAL that is none of ours", () => {
     await source.query("insert into noise select repeat(md5(i::text), 32) from generate_series(1, 10000) i");
     const [written] = await source.query<{ lsn: string }>("select pg_current_wal_lsn()::text as lsn");
     const passed = `select from pg_replication_slots where confirmed_flush_lsn >= '${written?.lsn}'`;
-    await until(async () => (await source.query(passed)).length === 1, { what: "the slot to pass what the table got" });
+    await until(async () => (await source.query(passed)).length === 1, {
+      what: "the slot to pass what the table got",
+    });
   });
 });

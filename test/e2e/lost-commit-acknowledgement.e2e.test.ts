@@ -18,13 +18,19 @@ describe("a COMMIT whose acknowledgement is lost", () => {
         match: (frame) => commandTag(frame) === "COMMIT",
         action: "cut-before",
       });
-      await source.query(`begin; insert into event values (${n}); update account set balance = balance + 1; commit`);
+      await source.query(
+        `begin; insert into event values (${n}); update account set balance = balance + 1; commit`,
+      );
       await lost;
       await replication.caughtUp();
     }
     await replication.expectEqual();
-    const [progress] = await target.query("select transactions::int, conflicts::int, replays::int from erserver.progress");
+    const [progress] = await target.query(
+      "select transactions::int, conflicts::int, replays::int from erserver.progress",
+    );
     expect(progress).toEqual({ transactions: 5, conflicts: 0, replays: 0 });
-    expect(replication.running.statuses.filter(({ state }) => state === "offline").length).toBeGreaterThanOrEqual(5);
+    expect(
+      replication.running.statuses.filter(({ state }) => state === "offline").length,
+    ).toBeGreaterThanOrEqual(5);
   });
 });

@@ -11,19 +11,30 @@ describe("a target that stands still", () => {
     });
     const { source, target } = replication;
     await replication.caughtUp();
-    const walsender = async (): Promise<unknown> => (await source.query("select pid from pg_stat_replication"))[0]?.["pid"];
+    const walsender = async (): Promise<unknown> =>
+      (await source.query("select pid from pg_stat_replication"))[0]?.["pid"];
     const pid = await walsender();
     const blocker = await openSession(target.cluster.url());
     try {
       await blocker.query("begin; lock table t in access exclusive mode");
       // More than what is held in memory: we stop to read.
       await source.query("insert into t select i, repeat(md5(i::text), 32) from generate_series(1, 40000) i");
-      await source.query("insert into t select i, repeat(md5(i::text), 32) from generate_series(40001, 80000) i");
+      await source.query(
+        "insert into t select i, repeat(md5(i::text), 32) from generate_series(40001, 80000) i",
+      );
       const waiting = "select from pg_locks where not granted and relation = 't'::regclass";
-      await until(async () => (await target.query(waiting)).length > 0, { what: "the pipeline to wait for the lock" });
+      await until(async () => (await target.query(waiting)).length > 0, {
+        what: "the pipeline to wait for the lock",
+      });
       const replies = new Set<unknown>();
       const three = async (): Promise<boolean> => {
-        replies.add((await source.query("select date_trunc('second', reply_time)::text as reply from pg_stat_replication"))[0]?.["reply"]);
+        replies.add(
+          (
+            await source.query(
+              "select date_trunc('second', reply_time)::text as reply from pg_stat_replication",
+            )
+          )[0]?.["reply"],
+        );
         return replies.size > 8;
       };
       await until(three, { what: "status updates in nine different seconds" });

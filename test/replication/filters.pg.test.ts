@@ -14,29 +14,41 @@ async function stopped(replication: Replication): Promise<unknown> {
 describe("part of a table", () => {
   test("a column list leaves the other columns of the target alone", async () => {
     await using replication = await startReplication({
-      sourceSchema: "create table employee (secret text, id int primary key, name text, salary numeric); create table part (id int, at int, v text, hidden text, primary key (id, at))",
-      targetSchema: "create table employee (id int primary key, name text, salary numeric default -1, secret text); create table part (id int, at int, v text, hidden text, primary key (id, at))",
+      sourceSchema:
+        "create table employee (secret text, id int primary key, name text, salary numeric); create table part (id int, at int, v text, hidden text, primary key (id, at))",
+      targetSchema:
+        "create table employee (id int primary key, name text, salary numeric default -1, secret text); create table part (id int, at int, v text, hidden text, primary key (id, at))",
       rows: "insert into employee select 's', i, 'n' || i, i from generate_series(1, 10) i; insert into part values (1, 1, 'a', 'h')",
-      config: "tables: { include: [{ table: public.employee, columns: [id, name] }, { table: public.part, columns: [v, at, id] }] }",
+      config:
+        "tables: { include: [{ table: public.employee, columns: [id, name] }, { table: public.part, columns: [v, at, id] }] }",
     });
     await replication.caughtUp();
     const { source, target } = replication;
     await target.query("update employee set secret = 'mine' where id = 3");
-    await source.query("insert into employee values ('t', 11, 'n', 5); update employee set name = 'x', salary = 0 where id < 5; update employee set salary = 1; update employee set id = 30 where id = 3; delete from employee where id = 4; update part set v = 'b', hidden = 'i'; update part set at = 2");
+    await source.query(
+      "insert into employee values ('t', 11, 'n', 5); update employee set name = 'x', salary = 0 where id < 5; update employee set salary = 1; update employee set id = 30 where id = 3; delete from employee where id = 4; update part set v = 'b', hidden = 'i'; update part set at = 2",
+    );
     await replication.caughtUp();
     const rows = await source.query("select id, name from employee order by id");
     expect(await target.query("select id, name from employee order by id")).toEqual(rows);
-    expect(await target.query("select distinct salary::int as salary from employee")).toEqual([{ salary: -1 }]);
+    expect(await target.query("select distinct salary::int as salary from employee")).toEqual([
+      { salary: -1 },
+    ]);
     expect(await target.query("select id from employee where secret is not null")).toEqual([{ id: 30 }]);
     expect(await target.query("select * from part")).toEqual([{ id: 1, at: 2, v: "b", hidden: null }]);
   });
 
   test("a column list without the row identity is refused, because UPDATE would fail on the source", async () => {
     await using replication = await startReplication({
-      schema: "create table t (id int primary key, v text); create table whole (a int, b int); alter table whole replica identity full",
-      config: "tables: { include: [{ table: public.t, columns: [v] }, { table: public.whole, columns: [a] }] }",
+      schema:
+        "create table t (id int primary key, v text); create table whole (a int, b int); alter table whole replica identity full",
+      config:
+        "tables: { include: [{ table: public.t, columns: [v] }, { table: public.whole, columns: [a] }] }",
     });
-    expect(await stopped(replication)).toMatchObject({ code: "ERS-704", message: expect.stringMatching(/public\.t .*"id".*public\.whole .*"b"/) });
+    expect(await stopped(replication)).toMatchObject({
+      code: "ERS-704",
+      message: expect.stringMatching(/public\.t .*"id".*public\.whole .*"b"/),
+    });
     await replication.source.query("insert into t values (1, 'a'); update t set v = 'b'; delete from t");
     expect(await replication.source.query("select 1 from pg_publication")).toEqual([]);
   });
@@ -50,12 +62,20 @@ describe("part of a table", () => {
     const { source, target } = replication;
     const check = async (): Promise<void> => {
       await replication.caughtUp();
-      expect(await target.query("select * from keyed order by id")).toEqual(await source.query("select * from keyed where region = 'eu' order by id"));
-      expect(await target.query("select * from whole order by id")).toEqual(await source.query("select * from whole where active order by id"));
+      expect(await target.query("select * from keyed order by id")).toEqual(
+        await source.query("select * from keyed where region = 'eu' order by id"),
+      );
+      expect(await target.query("select * from whole order by id")).toEqual(
+        await source.query("select * from whole where active order by id"),
+      );
     };
     await check();
-    await source.query("update keyed set region = 'us' where id < 8 and region = 'eu'; update keyed set region = 'eu', v = -v where id in (3, 5); update keyed set v = v + 1; insert into keyed values (50, 'eu', 1), (51, 'us', 1); delete from keyed where id > 18");
-    await source.query("update whole set active = not active where id < 6; update whole set v = 'w'; update whole set active = null where id = 8; delete from whole where id in (9, 10)");
+    await source.query(
+      "update keyed set region = 'us' where id < 8 and region = 'eu'; update keyed set region = 'eu', v = -v where id in (3, 5); update keyed set v = v + 1; insert into keyed values (50, 'eu', 1), (51, 'us', 1); delete from keyed where id > 18",
+    );
+    await source.query(
+      "update whole set active = not active where id < 6; update whole set v = 'w'; update whole set active = null where id = 8; delete from whole where id in (9, 10)",
+    );
     await check();
     await replication.restart();
     await source.query("update whole set active = true; update keyed set region = 'eu'");
@@ -63,29 +83,50 @@ describe("part of a table", () => {
     expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
   });
 
-  test.skipIf(!filters)("a row filter over other columns than the identity is refused, because UPDATE would fail on the source", async () => {
-    await using replication = await startReplication({
-      schema: "create table t (id int primary key, active boolean)",
-      config: "tables: { include: [{ table: public.t, where: active }] }",
-    });
-    expect(await stopped(replication)).toMatchObject({ code: "ERS-704", subject: "public.t", message: expect.stringContaining('"active"'), remedy: expect.stringContaining("REPLICA IDENTITY FULL") });
-    await replication.source.query("insert into t values (1, true); update t set active = false; delete from t");
-  });
+  test.skipIf(!filters)(
+    "a row filter over other columns than the identity is refused, because UPDATE would fail on the source",
+    async () => {
+      await using replication = await startReplication({
+        schema: "create table t (id int primary key, active boolean)",
+        config: "tables: { include: [{ table: public.t, where: active }] }",
+      });
+      expect(await stopped(replication)).toMatchObject({
+        code: "ERS-704",
+        subject: "public.t",
+        message: expect.stringContaining('"active"'),
+        remedy: expect.stringContaining("REPLICA IDENTITY FULL"),
+      });
+      await replication.source.query(
+        "insert into t values (1, true); update t set active = false; delete from t",
+      );
+    },
+  );
 
   test.runIf(!filters)("a row filter on an old source is refused by name", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key)", config: "tables: { include: [{ table: public.t, where: id > 1 }] }" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key)",
+      config: "tables: { include: [{ table: public.t, where: id > 1 }] }",
+    });
     expect(await stopped(replication)).toMatchObject({ code: "ERS-107", subject: "public.t" });
   });
 
-  test.skipIf(!filters)("a row that enters the filter without its large unchanged columns stops the pipeline instead of losing them", async () => {
-    await using replication = await startReplication({
-      schema: "create table t (id int, region text, big text, primary key (id, region)); alter table t alter big set storage external",
-      rows: "insert into t values (1, 'us', repeat('x', 9000))",
-      config: `tables: { include: [{ table: public.t, where: "region = 'eu'" }] }`,
-    });
-    await replication.caughtUp();
-    await replication.source.query("update t set region = 'eu'");
-    expect(await stopped(replication)).toMatchObject({ code: "ERS-702", subject: "public.t", remedy: expect.stringContaining("REPLICA IDENTITY FULL") });
-    expect(await replication.target.query("select 1 from t")).toEqual([]);
-  });
+  test.skipIf(!filters)(
+    "a row that enters the filter without its large unchanged columns stops the pipeline instead of losing them",
+    async () => {
+      await using replication = await startReplication({
+        schema:
+          "create table t (id int, region text, big text, primary key (id, region)); alter table t alter big set storage external",
+        rows: "insert into t values (1, 'us', repeat('x', 9000))",
+        config: `tables: { include: [{ table: public.t, where: "region = 'eu'" }] }`,
+      });
+      await replication.caughtUp();
+      await replication.source.query("update t set region = 'eu'");
+      expect(await stopped(replication)).toMatchObject({
+        code: "ERS-702",
+        subject: "public.t",
+        remedy: expect.stringContaining("REPLICA IDENTITY FULL"),
+      });
+      expect(await replication.target.query("select 1 from t")).toEqual([]);
+    },
+  );
 });

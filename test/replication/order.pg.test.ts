@@ -21,12 +21,22 @@ describe("whole transactions in commit order", () => {
       let states = 0;
       while (writing) {
         // Money moves between accounts and the total; the history has every number up to the counter; the counter never goes back.
-        const { rows } = await session.query<{ balance: number; money: number; rows: number; last: number; counter: number }>(
+        const { rows } = await session.query<{
+          balance: number;
+          money: number;
+          rows: number;
+          last: number;
+          counter: number;
+        }>(
           `select (select sum(balance)::int from account) as balance, (select sum from total) as money, (select count(*)::int from history) as rows,
              (select coalesce(max(number), 0) from history) as last, (select number from counter) as counter`,
         );
         const state = rows[0]!;
-        expect(state).toMatchObject({ balance: 1600 - state.money, rows: state.counter, last: state.counter });
+        expect(state).toMatchObject({
+          balance: 1600 - state.money,
+          rows: state.counter,
+          last: state.counter,
+        });
         expect(state.counter).toBeGreaterThanOrEqual(last);
         if (state.counter > last) states++;
         last = state.counter;
@@ -54,23 +64,33 @@ describe("whole transactions in commit order", () => {
 
   test("two transactions whose BEGIN and COMMIT orders differ are applied in commit order, and a long one spans others (T7)", async () => {
     await using replication = await startReplication({
-      schema: "create table slip (id int primary key, v text, at int); create table log (number serial primary key, who text)",
+      schema:
+        "create table slip (id int primary key, v text, at int); create table log (number serial primary key, who text)",
       rows: "insert into slip select i, 'start', 0 from generate_series(1, 10) i",
     });
     await replication.caughtUp();
     const { source, target } = replication;
     const [long, first, second] = await Promise.all([source.connect(), source.connect(), source.connect()]);
-    await long.query("begin; insert into log (who) values ('long'); update slip set v = 'long' where id = 10; savepoint a; insert into slip values (100, 'undone', 0)");
+    await long.query(
+      "begin; insert into log (who) values ('long'); update slip set v = 'long' where id = 10; savepoint a; insert into slip values (100, 'undone', 0)",
+    );
     await first.query("begin; insert into log (who) values ('first')");
-    await second.query("begin; insert into log (who) values ('second'); update slip set v = 'second', at = at + 1 where id = 1; commit");
+    await second.query(
+      "begin; insert into log (who) values ('second'); update slip set v = 'second', at = at + 1 where id = 1; commit",
+    );
     await first.query("update slip set v = 'first', at = at * 10 where id = 1; commit");
     await replication.caughtUp();
     expect(await target.query("select v, at from slip where id = 1")).toEqual([{ v: "first", at: 10 }]);
-    expect(await target.query("select who from log order by number")).toEqual([{ who: "first" }, { who: "second" }]);
+    expect(await target.query("select who from log order by number")).toEqual([
+      { who: "first" },
+      { who: "second" },
+    ]);
     for (let round = 0; round < 3; round++) {
       await source.query("update slip set at = at + 1 where id < 10");
       await replication.caughtUp();
-      await long.query("rollback to a; insert into log (who) values ('long again'); savepoint b; delete from slip where id = 9; rollback to b");
+      await long.query(
+        "rollback to a; insert into log (who) values ('long again'); savepoint b; delete from slip where id = 9; rollback to b",
+      );
     }
     // What the long one wrote before a restart of ours comes whole after it.
     await replication.restart();
@@ -78,36 +98,45 @@ describe("whole transactions in commit order", () => {
     expect(await target.query("select 1 from log where who like 'long%'")).toEqual([]);
     await long.query("update slip set v = 'end of long' where id = 9; commit");
     await replication.expectEqual();
-    await source.query("begin; insert into slip values (200, 'no', 0); truncate log; rollback; begin; savepoint x; delete from slip; rollback to x; release x; update slip set at = 0; commit");
+    await source.query(
+      "begin; insert into slip values (200, 'no', 0); truncate log; rollback; begin; savepoint x; delete from slip; rollback to x; release x; update slip set at = 0; commit",
+    );
     await replication.expectEqual();
   });
 
-  test("50,000 small transactions of 8 clients arrive while they are written", { timeout: 120_000 }, async () => {
-    await using replication = await startReplication({
-      schema: "create table account (id int primary key, balance int not null default 0, filler text); create table history (client int, number int, account int, primary key (client, number))",
-      rows: "insert into account select i, 0, repeat('x', 80) from generate_series(1, 1000) i",
-    });
-    await replication.caughtUp();
-    const { source, target } = replication;
-    const each = 50_000 / WRITERS;
-    const write = async (client: number): Promise<void> => {
-      const session = await source.connect();
-      await session.query("set synchronous_commit = off");
-      for (let from = 0; from < each; from += 250) {
-        const statements = Array.from({ length: Math.min(250, each - from) }, (_, i) => {
-          const number = from + i;
-          const account = 1 + ((number * 31 + client * 7) % 1000);
-          return number % 3 === 0
-            ? `begin; insert into history values (${client}, ${number}, ${account}); update account set balance = balance + 1 where id = ${account}; commit`
-            : `begin; update account set balance = balance + ${number % 7} where id = ${account}; commit`;
-        });
-        await session.query(statements.join(";"));
-      }
-    };
-    await Promise.all(Array.from({ length: WRITERS }, (_, client) => write(client)));
-    await replication.expectEqual();
-    const [progress] = await target.query("select transactions, conflicts, replays from erserver.progress");
-    expect(progress).toEqual({ transactions: "50000", conflicts: "0", replays: "0" });
-    await until(() => replication.running.pipeline.status.state === "streaming", { what: "the state streaming" });
-  });
+  test(
+    "50,000 small transactions of 8 clients arrive while they are written",
+    { timeout: 120_000 },
+    async () => {
+      await using replication = await startReplication({
+        schema:
+          "create table account (id int primary key, balance int not null default 0, filler text); create table history (client int, number int, account int, primary key (client, number))",
+        rows: "insert into account select i, 0, repeat('x', 80) from generate_series(1, 1000) i",
+      });
+      await replication.caughtUp();
+      const { source, target } = replication;
+      const each = 50_000 / WRITERS;
+      const write = async (client: number): Promise<void> => {
+        const session = await source.connect();
+        await session.query("set synchronous_commit = off");
+        for (let from = 0; from < each; from += 250) {
+          const statements = Array.from({ length: Math.min(250, each - from) }, (_, i) => {
+            const number = from + i;
+            const account = 1 + ((number * 31 + client * 7) % 1000);
+            return number % 3 === 0
+              ? `begin; insert into history values (${client}, ${number}, ${account}); update account set balance = balance + 1 where id = ${account}; commit`
+              : `begin; update account set balance = balance + ${number % 7} where id = ${account}; commit`;
+          });
+          await session.query(statements.join(";"));
+        }
+      };
+      await Promise.all(Array.from({ length: WRITERS }, (_, client) => write(client)));
+      await replication.expectEqual();
+      const [progress] = await target.query("select transactions, conflicts, replays from erserver.progress");
+      expect(progress).toEqual({ transactions: "50000", conflicts: "0", replays: "0" });
+      await until(() => replication.running.pipeline.status.state === "streaming", {
+        what: "the state streaming",
+      });
+    },
+  );
 });

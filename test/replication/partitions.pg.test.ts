@@ -33,73 +33,110 @@ describe("partitioned tables", () => {
       "create table sale (id int not null, v text, at date not null, primary key (id, at)) partition by hash (id); create table sale_h0 partition of sale for values with (modulus 2, remainder 0); create table sale_h1 partition of sale for values with (modulus 2, remainder 1)",
       true,
     ],
-  ] as const)("%s: rows that move between partitions, truncates, restarts", async ([, targetSchema, viaRoot]) => {
-    await using replication = await startReplication({
-      sourceSchema: PARTITIONED,
-      targetSchema,
-      rows: ROWS,
-      config: `tables: { publish_via_partition_root: ${viaRoot} }`,
-    });
-    const { source } = replication;
-    await replication.expectEqual();
-    await source.query(WORK);
-    await replication.expectEqual();
-    if (testMajor("source") >= 11) {
-      await source.query(`begin; truncate sale; ${ROWS}; commit`);
+  ] as const)(
+    "%s: rows that move between partitions, truncates, restarts",
+    async ([, targetSchema, viaRoot]) => {
+      await using replication = await startReplication({
+        sourceSchema: PARTITIONED,
+        targetSchema,
+        rows: ROWS,
+        config: `tables: { publish_via_partition_root: ${viaRoot} }`,
+      });
+      const { source } = replication;
       await replication.expectEqual();
-      if (!viaRoot) await source.query("truncate sale_1; truncate sale_2");
-    }
-    await replication.running.stop();
-    await source.query(WORK.replace(/10[1]|120/g, (number) => String(Number(number) + 100)));
-    await replication.restart();
-    await replication.expectEqual();
-  });
+      await source.query(WORK);
+      await replication.expectEqual();
+      if (testMajor("source") >= 11) {
+        await source.query(`begin; truncate sale; ${ROWS}; commit`);
+        await replication.expectEqual();
+        if (!viaRoot) await source.query("truncate sale_1; truncate sale_2");
+      }
+      await replication.running.stop();
+      await source.query(WORK.replace(/10[1]|120/g, (number) => String(Number(number) + 100)));
+      await replication.restart();
+      await replication.expectEqual();
+    },
+  );
 
   test("flat to partitioned", async () => {
     await using replication = await startReplication({
       sourceSchema: FLAT,
-      targetSchema: "create table sale (id int not null, at date not null, v text, primary key (id, at)) partition by range (at); create table sale_old partition of sale for values from (minvalue) to ('2021-01-01'); create table sale_new partition of sale for values from ('2021-01-01') to (maxvalue)",
+      targetSchema:
+        "create table sale (id int not null, at date not null, v text, primary key (id, at)) partition by range (at); create table sale_old partition of sale for values from (minvalue) to ('2021-01-01'); create table sale_new partition of sale for values from ('2021-01-01') to (maxvalue)",
       rows: ROWS,
     });
     await replication.source.query(`${WORK}; update sale set at = '2021-06-01' where at < '2020-05-01'`);
     await replication.expectEqual();
-    await replication.source.query("alter table sale replica identity full; update sale set v = null where id < 9; update sale set at = '2020-02-02' where id > 1000; delete from sale where id = 8");
+    await replication.source.query(
+      "alter table sale replica identity full; update sale set v = null where id < 9; update sale set at = '2020-02-02' where id > 1000; delete from sale where id = 8",
+    );
     await replication.expectEqual();
   });
 
   test("a whole-row identity finds its row in any partition", async () => {
     const schema = `create table bag (a int, b text) partition by list (a); create table bag_1 partition of bag for values in (1); create table bag_2 partition of bag for values in (2, 3);
       ${["bag", "bag_1", "bag_2"].map((table) => `alter table ${table} replica identity full;`).join("")}`;
-    await using replication = await startReplication({ schema, rows: "insert into bag values (1, 'x'), (1, 'x'), (2, 'x'), (2, null), (2, null), (3, 'z')" });
-    await replication.source.query(`update bag set b = 'y' where ctid = (select ctid from bag_1 limit 1) and a = 1; delete from bag_2 where ctid = (select ctid from bag_2 where b is null limit 1);
+    await using replication = await startReplication({
+      schema,
+      rows: "insert into bag values (1, 'x'), (1, 'x'), (2, 'x'), (2, null), (2, null), (3, 'z')",
+    });
+    await replication.source
+      .query(`update bag set b = 'y' where ctid = (select ctid from bag_1 limit 1) and a = 1; delete from bag_2 where ctid = (select ctid from bag_2 where b is null limit 1);
       ${modern ? "update bag set a = 1 where a = 3" : "delete from bag where a = 3"}`);
     await replication.expectEqual();
   });
 
-  test.skipIf(!rootsPublished).for([true, false])("a partition that is attached while running comes along (published under the root's name: %s)", async (viaRoot) => {
-    await using replication = await startReplication({ schema: PARTITIONED, rows: ROWS, config: `tables: { publish_via_partition_root: ${viaRoot} }` });
-    await replication.caughtUp();
-    const { source, target } = replication;
-    const attach = "create table sale_3 (v text, at date not null, id int not null, primary key (id, at)); ROWS alter table sale attach partition sale_3 for values from ('2022-01-01') to ('2023-01-01')";
-    await target.query(attach.replace("ROWS", ""));
-    // With its own name it brings its rows along; under the root's name rows that an ALTER TABLE brings are not changes of the root.
-    await source.query(attach.replace("ROWS", viaRoot ? "" : "insert into sale_3 values ('brought along', '2022-01-01', 600);"));
-    await source.query("insert into sale (id, at, v) values (500, '2022-05-05', 'new'), (501, '2022-05-05', 'new'); update sale set v = 'newer' where id = 500; update sale set at = '2022-02-02' where id = 1; delete from sale where id = 501");
-    await replication.expectEqual();
-    await replication.restart();
-    await source.query("update sale set v = 'newest' where id = 500; insert into sale (id, at, v) values (502, '2022-05-05', 'new')");
-    await replication.expectEqual();
-  });
+  test.skipIf(!rootsPublished).for([true, false])(
+    "a partition that is attached while running comes along (published under the root's name: %s)",
+    async (viaRoot) => {
+      await using replication = await startReplication({
+        schema: PARTITIONED,
+        rows: ROWS,
+        config: `tables: { publish_via_partition_root: ${viaRoot} }`,
+      });
+      await replication.caughtUp();
+      const { source, target } = replication;
+      const attach =
+        "create table sale_3 (v text, at date not null, id int not null, primary key (id, at)); ROWS alter table sale attach partition sale_3 for values from ('2022-01-01') to ('2023-01-01')";
+      await target.query(attach.replace("ROWS", ""));
+      // With its own name it brings its rows along; under the root's name rows that an ALTER TABLE brings are not changes of the root.
+      await source.query(
+        attach.replace(
+          "ROWS",
+          viaRoot ? "" : "insert into sale_3 values ('brought along', '2022-01-01', 600);",
+        ),
+      );
+      await source.query(
+        "insert into sale (id, at, v) values (500, '2022-05-05', 'new'), (501, '2022-05-05', 'new'); update sale set v = 'newer' where id = 500; update sale set at = '2022-02-02' where id = 1; delete from sale where id = 501",
+      );
+      await replication.expectEqual();
+      await replication.restart();
+      await source.query(
+        "update sale set v = 'newest' where id = 500; insert into sale (id, at, v) values (502, '2022-05-05', 'new')",
+      );
+      await replication.expectEqual();
+    },
+  );
 
-  test.skipIf(!rootsPublished)("a partition that logs less than the root's identity: only inserts are published, and the source's UPDATE goes on", async () => {
-    const schema = `create table p (a int not null, b int not null) partition by list (a); create table p1 partition of p for values in (1); alter table p replica identity full; alter table p1 add primary key (b)`;
-    await using replication = await startReplication({ schema, rows: "insert into p values (1, 1), (1, 2)" });
-    await replication.source.query("insert into p values (1, 3)");
-    await replication.expectEqual();
-    await replication.source.query("update p set b = 10 where b = 1; delete from p where b = 2");
-    await replication.caughtUp();
-    expect(await replication.target.query("select b from p order by b")).toEqual([{ b: 1 }, { b: 2 }, { b: 3 }]);
-  });
+  test.skipIf(!rootsPublished)(
+    "a partition that logs less than the root's identity: only inserts are published, and the source's UPDATE goes on",
+    async () => {
+      const schema = `create table p (a int not null, b int not null) partition by list (a); create table p1 partition of p for values in (1); alter table p replica identity full; alter table p1 add primary key (b)`;
+      await using replication = await startReplication({
+        schema,
+        rows: "insert into p values (1, 1), (1, 2)",
+      });
+      await replication.source.query("insert into p values (1, 3)");
+      await replication.expectEqual();
+      await replication.source.query("update p set b = 10 where b = 1; delete from p where b = 2");
+      await replication.caughtUp();
+      expect(await replication.target.query("select b from p order by b")).toEqual([
+        { b: 1 },
+        { b: 2 },
+        { b: 3 },
+      ]);
+    },
+  );
 });
 
 test("a table and the tables that inherit from it are tables of their own", async () => {
@@ -108,7 +145,9 @@ test("a table and the tables that inherit from it are tables of their own", asyn
     rows: `insert into city values (1, 'a'); insert into capital values (1, 'same id', 'x'), (2, 'b', 'y'); insert into "Old" values (3, 'c', 'z', '1900-01-01')`,
   });
   const { source } = replication;
-  await source.query(`update city set name = name || '!'; update only city set id = 10; insert into city values (11, 'n'); delete from city where id = 2; insert into "Old" values (1, 'd', 'w', null)`);
+  await source.query(
+    `update city set name = name || '!'; update only city set id = 10; insert into city values (11, 'n'); delete from city where id = 2; insert into "Old" values (1, 'd', 'w', null)`,
+  );
   await replication.expectEqual();
   if (testMajor("source") >= 11) {
     await source.query(`truncate only city; insert into city values (5, 'after')`);

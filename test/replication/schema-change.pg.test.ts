@@ -10,18 +10,30 @@ async function stopped(replication: Replication): Promise<unknown> {
 
 describe("a column is added", () => {
   test("on the source only: it stops, names the column and the remedy, and goes on with nothing lost once the target has it", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, v text); create table other (id int primary key)", rows: "insert into t values (1, 'a'), (2, 'b')" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v text); create table other (id int primary key)",
+      rows: "insert into t values (1, 'a'), (2, 'b')",
+    });
     await replication.caughtUp();
     const { source, target } = replication;
     await source.query("insert into t values (3, 'before')");
     await replication.caughtUp();
-    await source.query('begin; insert into other values (1); alter table t add column "New" int; update t set "New" = id; insert into other values (2); commit; insert into t values (4, \'d\', 4)');
+    await source.query(
+      'begin; insert into other values (1); alter table t add column "New" int; update t set "New" = id; insert into other values (2); commit; insert into t values (4, \'d\', 4)',
+    );
     const error = await stopped(replication);
-    expect(error).toMatchObject({ code: "ERS-402", subject: "public.t.New", message: expect.stringContaining('column "New" of public.t'), remedy: expect.stringContaining('ALTER TABLE public.t ADD COLUMN "New"') });
+    expect(error).toMatchObject({
+      code: "ERS-402",
+      subject: "public.t.New",
+      message: expect.stringContaining('column "New" of public.t'),
+      remedy: expect.stringContaining('ALTER TABLE public.t ADD COLUMN "New"'),
+    });
     // Nothing of the transaction that needs the column.
     expect(await target.query("select id from t order by id")).toEqual([{ id: 1 }, { id: 2 }, { id: 3 }]);
     expect(await target.query("select 1 from other")).toEqual([]);
-    expect(await target.query("select state, error ->> 'code' as code from erserver.pipeline")).toEqual([{ state: "stopped", code: "ERS-402" }]);
+    expect(await target.query("select state, error ->> 'code' as code from erserver.pipeline")).toEqual([
+      { state: "stopped", code: "ERS-402" },
+    ]);
     await replication.restart();
     expect(await stopped(replication)).toMatchObject({ code: "ERS-402" });
     await target.query('alter table t add column "New" int');
@@ -38,34 +50,52 @@ describe("a column is added", () => {
     });
     await replication.caughtUp();
     const { source } = replication;
-    await source.query("insert into t values (2, 'b'); alter table t add column w int default 7; update t set w = id, v = 'c' where id = 1; insert into t values (3, 'd', 3); delete from t where id = 2");
+    await source.query(
+      "insert into t values (2, 'b'); alter table t add column w int default 7; update t set w = id, v = 'c' where id = 1; insert into t values (3, 'd', 3); delete from t where id = 2",
+    );
     await replication.expectEqual();
     await replication.restart();
-    await source.query("update t set w = 0; alter table t replica identity full; update t set v = 'e'; delete from t where id = 3");
+    await source.query(
+      "update t set w = 0; alter table t replica identity full; update t set v = 'e'; delete from t where id = 3",
+    );
     await replication.expectEqual();
   });
 
   test("on both sides while running, in the middle of a group as well, whatever the order of the columns", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, v text)", rows: "insert into t values (1, 'a')" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v text)",
+      rows: "insert into t values (1, 'a')",
+    });
     await replication.caughtUp();
     const { source, target } = replication;
     await target.query("alter table t add column w int, add column x text");
-    await source.query("update t set v = 'b'; alter table t add column w int default 5; update t set w = id; insert into t values (2, 'c', 2)");
+    await source.query(
+      "update t set v = 'b'; alter table t add column w int default 5; update t set w = id; insert into t values (2, 'c', 2)",
+    );
     await replication.expectEqual();
     await replication.running.stop();
     // One group: the rows before and behind each ALTER TABLE.
-    await source.query("begin; insert into t values (3, 'd', 3); alter table t add column x text; insert into t values (4, 'e', 4, 'x'); update t set x = 'y' where id = 3; commit");
+    await source.query(
+      "begin; insert into t values (3, 'd', 3); alter table t add column x text; insert into t values (4, 'e', 4, 'x'); update t set x = 'y' where id = 3; commit",
+    );
     await source.query("update t set v = 'f' where id = 1");
-    await source.query("insert into t values (5, 'g'); alter table t drop column w; insert into t values (6, 'h', 'x'); update t set v = v || '!'; alter table t add column w int; update t set w = 9 where id < 3");
+    await source.query(
+      "insert into t values (5, 'g'); alter table t drop column w; insert into t values (6, 'h', 'x'); update t set v = v || '!'; alter table t add column w int; update t set w = 9 where id < 3",
+    );
     await replication.restart();
     await replication.caughtUp();
     // The column that was dropped and made again is empty on the source where the target has kept the old one's values.
-    expect(await target.query("select id, v, x from t order by id")).toEqual(await source.query("select id, v, x from t order by id"));
+    expect(await target.query("select id, v, x from t order by id")).toEqual(
+      await source.query("select id, v, x from t order by id"),
+    );
     expect(await target.query("select w from t where id < 3 order by id")).toEqual([{ w: 9 }, { w: 9 }]);
   });
 
   test("on the target only: with a default or NULL it is fine, NOT NULL without a default is refused by name", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, v text)", rows: "insert into t values (1, 'a')" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v text)",
+      rows: "insert into t values (1, 'a')",
+    });
     await replication.caughtUp();
     const { source, target } = replication;
     await target.query("alter table t add column note text not null default 'n', add column maybe int");
@@ -85,11 +115,16 @@ describe("a column is added", () => {
 
 describe("a table changes otherwise", () => {
   test("types widen on both sides, a key is added, a table is renamed away: never wrong data", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, v int); create table u (id int, v text)", rows: "insert into t values (1, 1); insert into u values (1, 'a')" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v int); create table u (id int, v text)",
+      rows: "insert into t values (1, 1); insert into u values (1, 'a')",
+    });
     await replication.caughtUp();
     const { source, target } = replication;
     await target.query("alter table t alter column v type bigint");
-    await source.query("alter table t alter column v type bigint; update t set v = 5000000000; insert into t values (2, -5000000000)");
+    await source.query(
+      "alter table t alter column v type bigint; update t set v = 5000000000; insert into t values (2, -5000000000)",
+    );
     await replication.expectEqual();
     await source.query("alter table t alter column v type text; insert into t values (3, 'three')");
     expect(await stopped(replication)).toMatchObject({ code: "ERS-403", subject: "public.t.v" });
@@ -102,11 +137,18 @@ describe("a table changes otherwise", () => {
   });
 
   test("a column whose bytes mean something else on the target is added while bytes travel: the values arrive right", async () => {
-    await using replication = await startReplication({ schema: "create table filler (oid int); drop table filler; create table t (id int primary key); create table named (id int primary key); create type pair as (a int, b int)" });
+    await using replication = await startReplication({
+      schema:
+        "create table filler (oid int); drop table filler; create table t (id int primary key); create table named (id int primary key); create type pair as (a int, b int)",
+    });
     await replication.caughtUp();
     const { source, target } = replication;
-    await target.query("create type mood as enum ('sad', 'ok'); create domain moods as text; alter table t add column c regclass, add column m mood[], add column p pair");
-    await source.query("create type mood as enum ('sad', 'ok'); alter table t add column c regclass, add column m mood[], add column p pair; insert into t values (1, 'named', '{ok,null}', '(1,2)')");
+    await target.query(
+      "create type mood as enum ('sad', 'ok'); create domain moods as text; alter table t add column c regclass, add column m mood[], add column p pair",
+    );
+    await source.query(
+      "create type mood as enum ('sad', 'ok'); alter table t add column c regclass, add column m mood[], add column p pair; insert into t values (1, 'named', '{ok,null}', '(1,2)')",
+    );
     await source.query("insert into t values (2, 't', '{}', null)");
     await replication.expectEqual();
   });
@@ -118,8 +160,12 @@ describe("a table changes otherwise", () => {
     });
     await replication.caughtUp();
     const { source } = replication;
-    await source.query("update t set v = '1' where id = 1; alter table t replica identity full; update t set v = '2' where id = 2; update t set id = 30 where id = 3; delete from t where id = 4");
-    await source.query("alter table t replica identity using index t_code_key; update t set id = 50, code = 'x' where id = 5; update t set id = 60 where id = 6; alter table t replica identity default; delete from t where id = 60");
+    await source.query(
+      "update t set v = '1' where id = 1; alter table t replica identity full; update t set v = '2' where id = 2; update t set id = 30 where id = 3; delete from t where id = 4",
+    );
+    await source.query(
+      "alter table t replica identity using index t_code_key; update t set id = 50, code = 'x' where id = 5; update t set id = 60 where id = 6; alter table t replica identity default; delete from t where id = 60",
+    );
     await replication.expectEqual();
   });
 });

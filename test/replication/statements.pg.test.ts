@@ -12,11 +12,18 @@ const ACCOUNTS = `
 
 describe("statements", () => {
   test("INSERT, UPDATE and DELETE arrive, alone and many in a transaction, one by one and as a backlog (S6)", async () => {
-    await using replication = await startReplication({ schema: ACCOUNTS, rows: "insert into account select i, 'o' || i, i from generate_series(1, 50) i" });
+    await using replication = await startReplication({
+      schema: ACCOUNTS,
+      rows: "insert into account select i, 'o' || i, i from generate_series(1, 50) i",
+    });
     const { source } = replication;
     const work = async (from: number): Promise<void> => {
-      await source.query(`insert into account select i, 'new', 0 from generate_series(${from}, ${from + 99}) i`);
-      await source.query(`insert into entry select i, n, i * n, null from generate_series(${from}, ${from + 9}) i, generate_series(1, 5) n`);
+      await source.query(
+        `insert into account select i, 'new', 0 from generate_series(${from}, ${from + 99}) i`,
+      );
+      await source.query(
+        `insert into entry select i, n, i * n, null from generate_series(${from}, ${from + 9}) i, generate_series(1, 5) n`,
+      );
       await source.query(`update account set balance = balance + 0.01, owner = null where id % 2 = 0`);
       await source.query(`update entry set note = 'ü\n\\N\t''' || number where number > 2`);
       await source.query(`delete from account where id % 5 = 0`);
@@ -44,15 +51,27 @@ describe("statements", () => {
     });
     const { source } = replication;
     const work = async (): Promise<void> => {
-      await source.query("begin; update account set id = -1 where id = 1; update account set id = 1 where id = 2; update account set id = 2 where id = -1; commit");
-      await source.query("begin; delete from account where id = 3; insert into account values (3, 'again', 33); commit");
-      await source.query("update account set id = 103 where id = 4; insert into account values (4, 'the second four', 0); update account set id = 104 where id = 4; update account set id = 4 where id = 103; update account set id = 103 where id = 104");
+      await source.query(
+        "begin; update account set id = -1 where id = 1; update account set id = 1 where id = 2; update account set id = 2 where id = -1; commit",
+      );
+      await source.query(
+        "begin; delete from account where id = 3; insert into account values (3, 'again', 33); commit",
+      );
+      await source.query(
+        "update account set id = 103 where id = 4; insert into account values (4, 'the second four', 0); update account set id = 104 where id = 4; update account set id = 4 where id = 103; update account set id = 103 where id = 104",
+      );
       await source.query("delete from account where id = 103");
-      await source.query("update account set id = id + 1000 where id > 10; update account set id = id - 1000 where id > 1000");
-      await source.query(`update "Key Only" set k = k || '!'; update "Key Only" set k = k; delete from "Key Only" where k like 'b%'; insert into "Key Only" values ('b'), ('')`);
+      await source.query(
+        "update account set id = id + 1000 where id > 10; update account set id = id - 1000 where id > 1000",
+      );
+      await source.query(
+        `update "Key Only" set k = k || '!'; update "Key Only" set k = k; delete from "Key Only" where k like 'b%'; insert into "Key Only" values ('b'), ('')`,
+      );
       await source.query("update swapped set id = case id when 1 then 2 when 2 then 1 else id end");
       await source.query("begin; set constraints all deferred; update ranked set place = 4 - place; commit");
-      await source.query("begin; set constraints all deferred; update ranked set place = place % 3 + 1; commit");
+      await source.query(
+        "begin; set constraints all deferred; update ranked set place = place % 3 + 1; commit",
+      );
     };
     await work();
     await replication.expectEqual();
@@ -67,33 +86,43 @@ describe("statements", () => {
 
   test("an UPDATE by one of several equal surnames changes exactly the row that it changed (T1)", async () => {
     await using replication = await startReplication({
-      schema: "create table customer (cust_id int primary key, lastname text, firstname text); create index on customer (lastname)",
+      schema:
+        "create table customer (cust_id int primary key, lastname text, firstname text); create index on customer (lastname)",
       rows: "insert into customer select i, (array['Gould', 'Brown', 'Gould'])[1 + i % 3], 'f' || i from generate_series(1, 31) i",
     });
-    await replication.source.query("update customer set lastname = 'Nathaniel' where cust_id = 10; delete from customer where cust_id = 11; update customer set lastname = 'Gould' where cust_id = 12");
+    await replication.source.query(
+      "update customer set lastname = 'Nathaniel' where cust_id = 10; delete from customer where cust_id = 11; update customer set lastname = 'Gould' where cust_id = 12",
+    );
     await replication.expectEqual();
     const rows = await replication.target.query("select lastname from customer where cust_id = 10");
     expect(rows).toEqual([{ lastname: "Nathaniel" }]);
   });
 
-  test.skipIf(!truncates)("TRUNCATE arrives: several tables, CASCADE, RESTART IDENTITY, between other changes (T14)", async () => {
-    await using replication = await startReplication({
-      schema: `create table parent (id int generated by default as identity primary key, v text);
+  test.skipIf(!truncates)(
+    "TRUNCATE arrives: several tables, CASCADE, RESTART IDENTITY, between other changes (T14)",
+    async () => {
+      await using replication = await startReplication({
+        schema: `create table parent (id int generated by default as identity primary key, v text);
         create table child (id serial primary key, parent int references parent);
         create table grandchild (id int primary key, child int references child);
         create table alone (id int primary key, v text); create table other (id int primary key); create table nokey (v text)`,
-      rows: `insert into parent (v) select 'p' from generate_series(1, 10); insert into child (parent) select i from generate_series(1, 10) i;
+        rows: `insert into parent (v) select 'p' from generate_series(1, 10); insert into child (parent) select i from generate_series(1, 10) i;
         insert into grandchild select i, i from generate_series(1, 10) i; insert into alone select i from generate_series(1, 10) i;
         insert into other select i from generate_series(1, 10) i; insert into nokey values ('a'), ('a')`,
-    });
-    const { source, target } = replication;
-    await source.query("truncate alone, other");
-    await replication.expectEqual();
-    await source.query("begin; insert into alone values (1, 'before'); truncate alone; insert into alone values (1, 'after'), (2, 'after'); commit");
-    await source.query("insert into nokey values ('b'); truncate nokey; insert into nokey values ('c')");
-    await replication.expectEqual();
-    await source.query("truncate parent restart identity cascade; insert into parent (v) values ('first again'); insert into child (parent) values (1)");
-    await replication.expectEqual();
-    expect(await target.query("select id from parent")).toEqual([{ id: 1 }]);
-  });
+      });
+      const { source, target } = replication;
+      await source.query("truncate alone, other");
+      await replication.expectEqual();
+      await source.query(
+        "begin; insert into alone values (1, 'before'); truncate alone; insert into alone values (1, 'after'), (2, 'after'); commit",
+      );
+      await source.query("insert into nokey values ('b'); truncate nokey; insert into nokey values ('c')");
+      await replication.expectEqual();
+      await source.query(
+        "truncate parent restart identity cascade; insert into parent (v) values ('first again'); insert into child (parent) values (1)",
+      );
+      await replication.expectEqual();
+      expect(await target.query("select id from parent")).toEqual([{ id: 1 }]);
+    },
+  );
 });

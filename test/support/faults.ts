@@ -176,7 +176,11 @@ function networkFaults(side: Side): Fault[] {
       victim,
       strike: async ({ networks }, random) => {
         const [from, type] = random.pick(FRAMES[side]);
-        return rule(networks[side], { from, type, action: random.pick(["cut-inside", "cut-before", "cut-after"]) });
+        return rule(networks[side], {
+          from,
+          type,
+          action: random.pick(["cut-inside", "cut-before", "cut-after"]),
+        });
       },
     },
     {

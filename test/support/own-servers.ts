@@ -43,7 +43,11 @@ export interface OwnReplication extends AsyncDisposable {
   /** One more pipeline with the same configuration, as a second process would run it. */
   another(): RunningPipeline;
   /** Waits until the pipeline says so; fails at once when it has ended with an error. */
-  reaches(what: string, condition: (status: PipelineStatus) => boolean, timeout?: number): Promise<PipelineStatus>;
+  reaches(
+    what: string,
+    condition: (status: PipelineStatus) => boolean,
+    timeout?: number,
+  ): Promise<PipelineStatus>;
   /** Waits until the target has what is committed on the source now. */
   caughtUp(running?: RunningPipeline): Promise<void>;
   /** `caughtUp`, then every table equal by content. */
@@ -74,7 +78,11 @@ export async function startOwnReplication(options: OwnReplicationOptions): Promi
     if (options.rows !== undefined) await source.query(options.rows);
     await options.prepare?.(source, target);
     const urls = [source, target].map(({ cluster, network }) => network.url(cluster.url()));
-    const config = testConfig(urls[0] as string, { own: urls[1] as string }, `timeout: ${TIMEOUT_MS}ms\n${options.config ?? ""}`);
+    const config = testConfig(
+      urls[0] as string,
+      { own: urls[1] as string },
+      `timeout: ${TIMEOUT_MS}ms\n${options.config ?? ""}`,
+    );
     const start = (): RunningPipeline => {
       const running = runPipeline(config, "own");
       opened.push(running);
@@ -82,11 +90,23 @@ export async function startOwnReplication(options: OwnReplicationOptions): Promi
     };
     const running = start();
     const reaches: OwnReplication["reaches"] = async (what, condition, timeout = 60_000) =>
-      untilRunning(running, () => (condition(running.pipeline.status) ? running.pipeline.status : undefined), what, timeout);
+      untilRunning(
+        running,
+        () => (condition(running.pipeline.status) ? running.pipeline.status : undefined),
+        what,
+        timeout,
+      );
     const caughtUp: OwnReplication["caughtUp"] = async (served = running) => {
-      const [row] = await source.query<{ lsn: string }>("select pg_logical_emit_message(true, 'test', '')::text as lsn");
+      const [row] = await source.query<{ lsn: string }>(
+        "select pg_logical_emit_message(true, 'test', '')::text as lsn",
+      );
       const lsn = parseLsn(row?.lsn ?? "");
-      await untilRunning(served, () => (served.pipeline.status.appliedLsn ?? 0n) >= lsn, `the target to reach ${row?.lsn}`, 60_000);
+      await untilRunning(
+        served,
+        () => (served.pipeline.status.appliedLsn ?? 0n) >= lsn,
+        `the target to reach ${row?.lsn}`,
+        60_000,
+      );
     };
     return {
       source,

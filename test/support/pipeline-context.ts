@@ -18,7 +18,9 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
 /** Silent, unless a test is to be looked at: ERSERVER_TEST_LOG=debug. */
 export function testLog(): Logger {
   const level = process.env["ERSERVER_TEST_LOG"];
-  return createLogger(level === undefined ? { level: "error", write: () => {} } : { level: level as "debug" });
+  return createLogger(
+    level === undefined ? { level: "error", write: () => {} } : { level: level as "debug" },
+  );
 }
 
 export interface RunningPipeline extends AsyncDisposable {
@@ -29,7 +31,11 @@ export interface RunningPipeline extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-export function runPipeline(config: Config, name: string, options: { adopt?: boolean; log?: Logger } = {}): RunningPipeline {
+export function runPipeline(
+  config: Config,
+  name: string,
+  options: { adopt?: boolean; log?: Logger } = {},
+): RunningPipeline {
   const target = config.targets.find((candidate) => candidate.name === name);
   if (target === undefined) throw new Error(`no target ${name}`);
   const abort = new AbortController();
@@ -79,12 +85,14 @@ export interface Replication extends AsyncDisposable {
 }
 
 export async function startReplication(options: ReplicationOptions): Promise<Replication> {
-  const databaseOptions = (encoding: string | undefined): { encoding?: string } => (encoding === undefined ? {} : { encoding });
+  const databaseOptions = (encoding: string | undefined): { encoding?: string } =>
+    encoding === undefined ? {} : { encoding };
   const source = await freshDatabase(sharedCluster("source"), databaseOptions(options.encodings?.source));
   const target = await freshDatabase(sharedCluster("target"), databaseOptions(options.encodings?.target));
   const pipelineName = source.name;
   try {
-    for (const sql of [options.schema, options.sourceSchema, options.rows]) if (sql !== undefined) await source.query(sql);
+    for (const sql of [options.schema, options.sourceSchema, options.rows])
+      if (sql !== undefined) await source.query(sql);
     for (const sql of [options.schema, options.targetSchema]) if (sql !== undefined) await target.query(sql);
   } catch (error) {
     await target[Symbol.asyncDispose]();
@@ -117,11 +125,21 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
 }
 
 /** Waits until the pipeline has applied what is committed on the source now; fails at once when it has stopped. */
-export async function caughtUp(source: FreshDatabase, running: RunningPipeline, timeout = 60_000): Promise<void> {
-  const [row] = await source.query<{ lsn: string }>("select pg_logical_emit_message(true, 'test', '') as lsn");
+export async function caughtUp(
+  source: FreshDatabase,
+  running: RunningPipeline,
+  timeout = 60_000,
+): Promise<void> {
+  const [row] = await source.query<{ lsn: string }>(
+    "select pg_logical_emit_message(true, 'test', '') as lsn",
+  );
   const lsn = parseLsn(row?.lsn ?? "");
-  const reached = until(() => (running.pipeline.status.appliedLsn ?? 0n) >= lsn, { what: `the target to reach ${row?.lsn}`, timeout }).then(() => true);
+  const reached = until(() => (running.pipeline.status.appliedLsn ?? 0n) >= lsn, {
+    what: `the target to reach ${row?.lsn}`,
+    timeout,
+  }).then(() => true);
   reached.catch(() => {});
   const stoppedFirst = running.finished.then(() => false);
-  if (!(await Promise.race([reached, stoppedFirst]))) throw new Error("the pipeline ended before it caught up");
+  if (!(await Promise.race([reached, stoppedFirst])))
+    throw new Error("the pipeline ended before it caught up");
 }

@@ -8,8 +8,7 @@ import { fileURLToPath } from "node:url";
 import { until } from "./wait.ts";
 
 /** What users run: `npm run build` makes it. */
-const CLI =
-  process.env["ERSERVER_CLI"] ?? fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
+const CLI = process.env["ERSERVER_CLI"] ?? fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 
 /** Longer than any clean end takes, servers down included. */
 const END_TIMEOUT_MS = 40_000;
@@ -66,7 +65,10 @@ export class ReplicatorProcess implements AsyncDisposable {
     this.assertRunning();
     this.#ours = true;
     this.#child.kill("SIGTERM");
-    await until(() => !this.running, { what: "the replicator to end after SIGTERM", timeout: END_TIMEOUT_MS });
+    await until(() => !this.running, {
+      what: "the replicator to end after SIGTERM",
+      timeout: END_TIMEOUT_MS,
+    });
     if (this.#child.exitCode !== 0) throw new Error(`after SIGTERM the replicator ended with ${this.#end()}`);
   }
 

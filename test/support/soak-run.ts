@@ -87,7 +87,10 @@ class Soak implements AsyncDisposable {
       source: keep(await startProxy({ target: { port: servers.source.port } })),
       target: keep(await startProxy({ target: { port: servers.target.port } })),
     };
-    for (const [side, sql] of [["source", `${SOAK_SCHEMA};${soakRows(options.historyRows)}`], ["target", SOAK_SCHEMA]] as const) {
+    for (const [side, sql] of [
+      ["source", `${SOAK_SCHEMA};${soakRows(options.historyRows)}`],
+      ["target", SOAK_SCHEMA],
+    ] as const) {
       const client = await openSession(servers[side].url());
       await client.query(sql);
       await client.end();
@@ -100,7 +103,13 @@ class Soak implements AsyncDisposable {
       ),
     );
     networks.source.throttle(COPY_BYTES_PER_SECOND);
-    const site: Site = { servers, networks, home, replicator: ReplicatorProcess.start(home), timeoutMs: TIMEOUT_MS };
+    const site: Site = {
+      servers,
+      networks,
+      home,
+      replicator: ReplicatorProcess.start(home),
+      timeoutMs: TIMEOUT_MS,
+    };
     keep({ [Symbol.asyncDispose]: () => site.replicator[Symbol.asyncDispose]() });
     return site;
   }
@@ -109,7 +118,12 @@ class Soak implements AsyncDisposable {
     const { seed, sourceMajor, targetMajor, faults, writers, largeMegabytes } = this.#options;
     this.#note(`seed ${seed}, PostgreSQL ${sourceMajor} → ${targetMajor}, ${faults} faults`);
     const { source, target } = this.#site.servers;
-    const workload = new Workload({ url: source.url(), random: this.#random.fork(), writers, largeMegabytes });
+    const workload = new Workload({
+      url: source.url(),
+      random: this.#random.fork(),
+      writers,
+      largeMegabytes,
+    });
     const reader = new SoakReader(target.url());
     workload.finished.catch(this.#break);
     reader.finished.catch(this.#break);
@@ -174,7 +188,10 @@ class Soak implements AsyncDisposable {
   /** Nobody does anything, and the target catches up with what the source has now. */
   async #recovered(): Promise<void> {
     await Promise.all(this.#held.values());
-    const tick = await until(() => this.#tick("source"), { what: "the source to answer", timeout: RECOVERY_MS });
+    const tick = await until(() => this.#tick("source"), {
+      what: "the source to answer",
+      timeout: RECOVERY_MS,
+    });
     await until(async () => (await this.#tick("target")) >= tick, {
       what: `the target to reach tick ${tick}`,
       timeout: RECOVERY_MS,
@@ -192,12 +209,20 @@ class Soak implements AsyncDisposable {
     await expectEqualTables(servers.source.url(), servers.target.url());
     for (const network of Object.values(networks)) network.cut();
     for (const side of ["source", "target"] as const) {
-      await until(async () => (await this.#ask(side, `select count(*) from pg_stat_activity where ${OUR_SESSIONS}`)) === "0", {
-        what: `no session of the replicator to be left on the ${side}`,
-      });
+      await until(
+        async () =>
+          (await this.#ask(side, `select count(*) from pg_stat_activity where ${OUR_SESSIONS}`)) === "0",
+        {
+          what: `no session of the replicator to be left on the ${side}`,
+        },
+      );
     }
-    const slots = await this.#ask("source", "select json_agg(json_build_array(slot_name, active)) from pg_replication_slots");
-    if (JSON.stringify(slots) !== '[["erserver_soak",false]]') throw new Error(`slots that are left: ${JSON.stringify(slots)}`);
+    const slots = await this.#ask(
+      "source",
+      "select json_agg(json_build_array(slot_name, active)) from pg_replication_slots",
+    );
+    if (JSON.stringify(slots) !== '[["erserver_soak",false]]')
+      throw new Error(`slots that are left: ${JSON.stringify(slots)}`);
     const { committed, rolledBack, large } = workload;
     const { looks, serverLives, replays } = reader;
     this.#note(

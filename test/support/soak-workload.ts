@@ -142,7 +142,9 @@ export class Workload {
       this.rolledBack++;
       return;
     }
-    await client.query("insert into event select $1::int, max(n) from ledger where writer = $1::int", [writer]);
+    await client.query("insert into event select $1::int, max(n) from ledger where writer = $1::int", [
+      writer,
+    ]);
     const { rows } = await client.query<{ n: string }>(
       "update tick set n = n + 1, bulk_rows = bulk_rows + $1 where id = 1 returning n",
       [bulkRows],
@@ -241,10 +243,10 @@ const STEPS: readonly Step[] = [
       [writer, random.integer(1, 4)],
     ),
   (client, random, writer) =>
-    client.query("insert into scratch select coalesce(max(id), $1::int) + 8, $2 from scratch where id % 8 = $1::int", [
-      writer % 8,
-      `note ${random.integer(0, 1e9)}`,
-    ]),
+    client.query(
+      "insert into scratch select coalesce(max(id), $1::int) + 8, $2 from scratch where id % 8 = $1::int",
+      [writer % 8, `note ${random.integer(0, 1e9)}`],
+    ),
 ];
 
 /** Serialization failures, deadlocks, and two writers that made the same row. */

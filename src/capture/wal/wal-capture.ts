@@ -75,7 +75,9 @@ export class WalCapture implements AsyncDisposable {
     ];
     const sql = `START_REPLICATION SLOT ${quoteIdent(options.slot)} LOGICAL ${formatLsn(options.startLsn)} (${parameters.join(", ")})`;
     try {
-      const stream = await options.connection.copyBoth(sql, (bytes, start, end) => capture.#receive(bytes, start, end));
+      const stream = await options.connection.copyBoth(sql, (bytes, start, end) =>
+        capture.#receive(bytes, start, end),
+      );
       capture.#stream = stream;
       stream.finished.then(
         () => capture.#rejectFailed(sourceEnded(options.subject)),
@@ -131,9 +133,13 @@ export class WalCapture implements AsyncDisposable {
     } else if (type === PRIMARY_KEEPALIVE && end - start === 18) {
       this.#keepalive(bytes.readBigUInt64BE(start + 1) as Lsn, bytes[start + 17] === 1);
     } else {
-      throw new ErserverError("ERS-602", `the source sent a replication message of type ${type} and ${end - start} bytes`, {
-        remedy: "Check that the source is a PostgreSQL server of a supported version.",
-      });
+      throw new ErserverError(
+        "ERS-602",
+        `the source sent a replication message of type ${type} and ${end - start} bytes`,
+        {
+          remedy: "Check that the source is a PostgreSQL server of a supported version.",
+        },
+      );
     }
   }
 
@@ -157,15 +163,21 @@ export class WalCapture implements AsyncDisposable {
     });
     if (action === "dead") {
       this.#options.connection.destroy(
-        new ErserverError("ERS-204", `the source has been silent for ${Math.round((nowMs - this.#lastHeardMs) / 1000)} s`, {
-          subject: this.#options.subject,
-          remedy: "Nothing to do when the network comes back: it reconnects by itself. `timeout` in the configuration sets how long silence is borne.",
-        }),
+        new ErserverError(
+          "ERS-204",
+          `the source has been silent for ${Math.round((nowMs - this.#lastHeardMs) / 1000)} s`,
+          {
+            subject: this.#options.subject,
+            remedy:
+              "Nothing to do when the network comes back: it reconnects by itself. `timeout` in the configuration sets how long silence is borne.",
+          },
+        ),
       );
       return;
     }
     if (action === "ask") this.#lastAskedMs = nowMs;
-    if (action === "ask" || nowMs - this.#lastSentMs >= STATUS_INTERVAL_MS - 1) this.#sendStatus(action === "ask");
+    if (action === "ask" || nowMs - this.#lastSentMs >= STATUS_INTERVAL_MS - 1)
+      this.#sendStatus(action === "ask");
   }
 
   #sendStatus(replyRequested: boolean): void {
@@ -193,7 +205,8 @@ export class WalCapture implements AsyncDisposable {
     if (/publication ".*" does not exist/.test(error.message)) {
       return new ErserverError("ERS-505", `${error.message}: it was dropped behind our back`, {
         subject: this.#options.publications[0] ?? "",
-        remedy: "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+        remedy:
+          "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
         cause: error,
       });
     }

@@ -4,14 +4,7 @@ import { createLogger } from "../../observability/log.ts";
 import { plural } from "../../observability/figures.ts";
 import { syncTarget } from "../../pipeline/sync.ts";
 import { onInterrupt } from "../interrupt.ts";
-import {
-  type ConfigOptions,
-  configFor,
-  duration,
-  forEachTarget,
-  interrupted,
-  withConfig,
-} from "../options.ts";
+import { type ConfigOptions, configFor, duration, forEachTarget, withConfig } from "../options.ts";
 import type { Terminal } from "../terminal.ts";
 
 interface SyncOptions extends ConfigOptions {
@@ -39,14 +32,19 @@ async function sync(options: SyncOptions, terminal: Terminal): Promise<void> {
   const log = createLogger({ level: config.logLevel });
   using interrupt = onInterrupt();
   const { signal } = interrupt;
-  await forEachTarget(config, "at once", async (target) => {
-    const timeout = options.timeout === undefined ? {} : { timeoutMs: options.timeout };
-    const result = await syncTarget({ config, target, log, signal, ...timeout });
-    if (signal.aborted) throw interrupted();
-    terminal.write(
-      options.json === true ? jsonLine(target.name, result) : `${target.name}: ${describe(result)}\n`,
-    );
-  });
+  await forEachTarget(
+    config,
+    "at once",
+    async (target) => {
+      const timeout = options.timeout === undefined ? {} : { timeoutMs: options.timeout };
+      const result = await syncTarget({ config, target, log, signal, ...timeout });
+      if (signal.aborted) return;
+      terminal.write(
+        options.json === true ? jsonLine(target.name, result) : `${target.name}: ${describe(result)}\n`,
+      );
+    },
+    signal,
+  );
 }
 
 function describe({ transactions, rows, waitedForOther, lsn, copied }: SyncResult): string {

@@ -5,7 +5,7 @@ import { formatCount, plural } from "../../observability/figures.ts";
 import { createLogger } from "../../observability/log.ts";
 import { type TableComparison, verifyTarget } from "../../verify/verify.ts";
 import { onInterrupt } from "../interrupt.ts";
-import { type ConfigOptions, configFor, forEachTarget, interrupted, withConfig } from "../options.ts";
+import { type ConfigOptions, configFor, forEachTarget, withConfig } from "../options.ts";
 import { LiveBlock } from "../render/live-block.ts";
 import type { Paint } from "../render/paint.ts";
 import { renderTable } from "../render/table.ts";
@@ -35,26 +35,31 @@ async function verify(options: VerifyOptions, terminal: Terminal): Promise<void>
   using interrupt = onInterrupt();
   const { signal } = interrupt;
   const progress = new LiveBlock(terminal);
-  await forEachTarget(config, "in turn", async (target) => {
-    let compared = 0;
-    const onTable = ({ table }: TableComparison): void => {
-      compared++;
-      if (options.json !== true)
-        progress.update([`${target.name}: ${plural(compared, "table")} compared, ${table}`]);
-    };
-    let result: Verification;
-    try {
-      result = await verifyTarget({ config, target, log, signal, onTable });
-    } finally {
-      progress.update([]);
-    }
-    if (signal.aborted) throw interrupted();
-    terminal.write(
-      options.json === true ? jsonLine(target.name, result) : report(target.name, result, terminal.paint),
-    );
-    const different = result.tables.filter((table) => !table.equal);
-    if (different.length > 0) throw differs(target.name, different);
-  });
+  await forEachTarget(
+    config,
+    "in turn",
+    async (target) => {
+      let compared = 0;
+      const onTable = ({ table }: TableComparison): void => {
+        compared++;
+        if (options.json !== true)
+          progress.update([`${target.name}: ${plural(compared, "table")} compared, ${table}`]);
+      };
+      let result: Verification;
+      try {
+        result = await verifyTarget({ config, target, log, signal, onTable });
+      } finally {
+        progress.update([]);
+      }
+      if (signal.aborted) return;
+      terminal.write(
+        options.json === true ? jsonLine(target.name, result) : report(target.name, result, terminal.paint),
+      );
+      const different = result.tables.filter((table) => !table.equal);
+      if (different.length > 0) throw differs(target.name, different);
+    },
+    signal,
+  );
 }
 
 function report(target: string, { lsn, tables }: Verification, paint: Paint): string {

@@ -29,7 +29,7 @@ export const COLORED: Paint = {
 
 /** Columns that the text takes, colours left out; names in wide scripts take more, which no layout here depends on. */
 export function widthOf(text: string): number {
-  return [...stripVTControlCharacters(text)].length;
+  return Array.from(stripVTControlCharacters(text)).length;
 }
 
 export function padEnd(text: string, width: number): string {
@@ -43,7 +43,9 @@ export function padStart(text: string, width: number): string {
 /** At most `width` columns of the text; a text that is cut loses its colours. */
 export function clip(text: string, width: number): string {
   if (widthOf(text) <= width) return text;
-  return `${[...stripVTControlCharacters(text)].slice(0, Math.max(0, width - 1)).join("")}…`;
+  return `${Array.from(stripVTControlCharacters(text))
+    .slice(0, Math.max(0, width - 1))
+    .join("")}…`;
 }
 
 /** Breaks lines between words so that none is wider; a word that is wider stays whole. */

@@ -1,0 +1,337 @@
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { type Change, RowChange } from "../change/change.ts";
+import type { Delivery, Group } from "../change/group.ts";
+import type { Lsn } from "../change/lsn.ts";
+import type { Relation } from "../change/relation.ts";
+import type { Transaction } from "../change/transaction.ts";
+import { MemoryTransport, type MemoryTransportOptions } from "./memory.ts";
+
+const relation: Relation = { id: 1, schema: "public", name: "t", replicaIdentity: "default", columns: [] };
+/** What a change counts for besides its bytes. */
+const OVERHEAD = 100;
+
+const change = (size: number): Change =>
+  new RowChange("insert", relation, Buffer.alloc(0), -1, false, 0, size);
+
+function transaction(commit: number): Transaction {
+  return { xid: commit, commitLsn: BigInt(commit) as Lsn, endLsn: 0n as Lsn, commitTime: 0 };
+}
+
+const lsn = (position: number): Lsn => BigInt(position) as Lsn;
+
+function transport(options: Partial<MemoryTransportOptions> = {}): MemoryTransport {
+  return new MemoryTransport({
+    capacityBytes: 100_000,
+    groupTransactions: 10,
+    groupBytes: 10_000,
+    ...options,
+  });
+}
+
+/** A whole transaction with changes of these sizes. */
+function send(to: MemoryTransport, commit: number, sizes: readonly number[]): Change[] {
+  const one = transaction(commit);
+  const changes = sizes.map(change);
+  to.begin(one);
+  for (const each of changes) to.change(each);
+  one.endLsn = lsn(commit + 1);
+  to.commit(one);
+  return changes;
+}
+
+function shape(delivery: Delivery | undefined): unknown {
+  if (delivery?.kind !== "group") return delivery;
+  const { members, begins, ends } = delivery.group;
+  return { members: members.map((member) => [member.transaction.xid, member.end]), begins, ends };
+}
+
+async function takeGroup(from: MemoryTransport, hold?: Lsn): Promise<Group> {
+  const delivery = await from.take(0, hold);
+  if (delivery?.kind !== "group") throw new Error(`not a group: ${delivery?.kind}`);
+  return delivery.group;
+}
+
+describe("groups", () => {
+  test("hold all whole transactions that have arrived, until they have enough transactions or bytes", async () => {
+    const carrier = transport({ groupTransactions: 3, groupBytes: 1000 });
+    for (const commit of [10, 20, 30, 40]) send(carrier, commit, [1, 1]);
+    send(carrier, 50, [500]);
+    send(carrier, 60, [1]);
+    expect(shape(await carrier.take(0))).toEqual({
+      members: [
+        [10, 2],
+        [20, 4],
+        [30, 6],
+      ],
+      begins: true,
+      ends: true,
+    });
+    expect(shape(await carrier.take(0))).toMatchObject({
+      members: [
+        [40, 2],
+        [50, 3],
+        [60, 4],
+      ],
+    });
+    expect(await carrier.take(0)).toBeUndefined();
+  });
+
+  test("a transaction that is not complete waits, and an empty one is only news of a position", async () => {
+    const carrier = transport();
+    const open = transaction(10);
+    carrier.begin(open);
+    carrier.change(change(1));
+    carrier.idle(lsn(5));
+    expect(await carrier.take(0)).toBeUndefined();
+    open.endLsn = lsn(11);
+    carrier.commit(open);
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[10, 1]] });
+    send(carrier, 20, []);
+    expect(await carrier.take(0)).toEqual({ kind: "idle", lsn: 21n });
+    expect(await carrier.take(0)).toBeUndefined();
+    carrier.idle(lsn(40));
+    carrier.idle(lsn(30));
+    expect(await carrier.take(0)).toEqual({ kind: "idle", lsn: 40n });
+  });
+
+  test("a transaction that outgrows a group comes in slices, behind what was complete before it", async () => {
+    const carrier = transport({ groupBytes: 1000 });
+    send(carrier, 10, [1]);
+    const large = transaction(20);
+    carrier.begin(large);
+    for (let i = 0; i < 5; i++) carrier.change(change(400));
+    expect(shape(await carrier.take(0))).toEqual({ members: [[10, 1]], begins: true, ends: true });
+    expect(carrier.midTransaction).toBe(false);
+    expect(shape(await carrier.take(0))).toEqual({ members: [[20, 2]], begins: true, ends: false });
+    expect(shape(await carrier.take(0))).toEqual({ members: [[20, 2]], begins: false, ends: false });
+    expect(carrier.midTransaction).toBe(true);
+    expect(await carrier.take(0)).toBeUndefined();
+    large.endLsn = lsn(21);
+    carrier.commit(large);
+    send(carrier, 30, [1]);
+    expect(shape(await carrier.take(0))).toEqual({ members: [[20, 1]], begins: false, ends: true });
+    expect(carrier.midTransaction).toBe(false);
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[30, 1]], begins: true });
+  });
+
+  test("a group may be wished larger than the capacity: an open transaction never fills it for good", async () => {
+    const carrier = transport({ capacityBytes: 1000, groupBytes: 1_000_000 });
+    carrier.begin(transaction(10));
+    while (!carrier.full) carrier.change(change(150));
+    carrier.release(await takeGroup(carrier));
+    expect(carrier.full).toBe(false);
+  });
+});
+
+describe("back-pressure", () => {
+  test("full until enough was released, and everybody who waits for room is told", async () => {
+    const carrier = transport({ capacityBytes: 1000, groupTransactions: 1 });
+    send(carrier, 10, [500]);
+    expect(carrier.full).toBe(false);
+    await carrier.whenRoom();
+    send(carrier, 20, [500]);
+    expect(carrier.full).toBe(true);
+    expect(carrier.heldBytes).toBe(2 * (500 + OVERHEAD));
+    let told = 0;
+    const waiting = [carrier.whenRoom(), carrier.whenRoom()].map((room) => room.then(() => told++));
+    const first = await takeGroup(carrier);
+    // Taken is not yet applied.
+    expect(carrier.full).toBe(true);
+    expect(told).toBe(0);
+    carrier.release(first);
+    await Promise.all(waiting);
+    expect(carrier.empty).toBe(false);
+    carrier.release(await takeGroup(carrier));
+    expect(carrier.empty).toBe(true);
+  });
+
+  test("a take that waits is ended by news and by wake", async () => {
+    const carrier = transport();
+    const waiting = carrier.take(60_000);
+    send(carrier, 10, [1]);
+    expect(shape(await waiting)).toMatchObject({ members: [[10, 1]] });
+    const again = carrier.take(60_000);
+    carrier.wake();
+    expect(await again).toBeUndefined();
+  });
+
+  test("a failure comes behind what is complete", async () => {
+    const carrier = transport();
+    send(carrier, 10, [1]);
+    carrier.fail(new Error("first"));
+    carrier.fail(new Error("second"));
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[10, 1]] });
+    await expect(carrier.take(0)).rejects.toThrow("first");
+  });
+});
+
+describe("hold and until", () => {
+  test("a hold parts a group, says once that everything before it is out, and lets the rest go afterwards", async () => {
+    const carrier = transport();
+    for (const commit of [10, 20, 30]) send(carrier, commit, [1, 1]);
+    expect(shape(await carrier.take(0, lsn(20)))).toEqual({ members: [[10, 2]], begins: true, ends: true });
+    expect(await carrier.take(0, lsn(20))).toEqual({ kind: "held", lsn: 20n });
+    expect(await carrier.take(0, lsn(20))).toBeUndefined();
+    const rest = await takeGroup(carrier);
+    expect(rest.members.map(({ end }) => end)).toEqual([2, 4]);
+    expect(rest.size).toBe(4 * (1 + OVERHEAD));
+  });
+
+  test("a hold is reached only when the source has nothing before it, or has begun what is behind it", async () => {
+    const carrier = transport();
+    expect(await carrier.take(0, lsn(20))).toBeUndefined();
+    carrier.idle(lsn(19));
+    expect(shape(await carrier.take(0, lsn(20)))).toEqual({ kind: "idle", lsn: 19n });
+    carrier.begin(transaction(25));
+    expect(await carrier.take(0, lsn(20))).toEqual({ kind: "held", lsn: 20n });
+  });
+
+  test("a hold that comes in the middle of a transaction keeps its further slices back", async () => {
+    const carrier = transport({ groupBytes: 500 });
+    const large = transaction(30);
+    carrier.begin(large);
+    for (let i = 0; i < 3; i++) carrier.change(change(450));
+    expect(shape(await carrier.take(0))).toMatchObject({ begins: true, ends: false });
+    expect(await carrier.take(0, lsn(20))).toEqual({ kind: "held", lsn: 20n });
+    expect(await carrier.take(0, lsn(20))).toBeUndefined();
+    expect(shape(await carrier.take(0, lsn(31)))).toMatchObject({ begins: false, ends: false });
+  });
+
+  test("nothing that commits at untilLsn or behind is delivered, and the end is told for ever", async () => {
+    const carrier = transport({ untilLsn: lsn(20) });
+    send(carrier, 10, [1]);
+    send(carrier, 20, [1]);
+    send(carrier, 30, [1]);
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[10, 1]] });
+    expect(await carrier.take(0)).toEqual({ kind: "end", lsn: 20n });
+    expect(await carrier.take(0)).toEqual({ kind: "end", lsn: 20n });
+    const idle = transport({ untilLsn: lsn(20) });
+    idle.idle(lsn(19));
+    expect(await idle.take(0)).toEqual({ kind: "idle", lsn: 19n });
+    idle.idle(lsn(20));
+    expect(await idle.take(0)).toEqual({ kind: "end", lsn: 20n });
+  });
+});
+
+const arrivals = fc.array(
+  fc.record({
+    sizes: fc.array(fc.integer({ min: 0, max: 600 }), { maxLength: 8 }),
+    /** How many deliveries are tried after each change, and after the commit. */
+    takes: fc.array(fc.integer({ min: 0, max: 2 }), { maxLength: 9 }),
+    idle: fc.boolean(),
+    hold: fc.option(fc.integer({ min: 0, max: 400 })),
+    release: fc.boolean(),
+  }),
+  { maxLength: 30 },
+);
+
+test("whatever the arrivals, the deliveries are the transactions in order and whole, and holds and untilLsn are kept", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      arrivals,
+      fc.record({
+        groupTransactions: fc.integer({ min: 1, max: 5 }),
+        groupBytes: fc.integer({ min: 100, max: 2000 }),
+        capacityBytes: fc.integer({ min: 100, max: 3000 }),
+      }),
+      fc.option(fc.integer({ min: 0, max: 400 })),
+      async (plan, bounds, until) => {
+        const untilLsn = until === null ? undefined : lsn(until);
+        const carrier = transport({ ...bounds, untilLsn });
+        const expected = new Map<number, Change[]>();
+        const delivered = new Map<number, Change[]>();
+        const order: number[] = [];
+        const committed = new Set<number>();
+        const sent = new Set<number>();
+        let hold: Lsn | undefined;
+        let kept: Group[] = [];
+        let idleAt = -1n;
+
+        const check = (delivery: Delivery): void => {
+          if (delivery.kind === "idle") {
+            // Nothing before it is still to come.
+            for (const commit of sent)
+              if (BigInt(commit) < delivery.lsn) expect(committed.has(commit)).toBe(true);
+            expect(delivery.lsn > idleAt).toBe(true);
+            idleAt = delivery.lsn;
+            return;
+          }
+          if (delivery.kind === "held") {
+            expect(delivery.lsn).toBe(hold);
+            for (const commit of sent)
+              if (BigInt(commit) < delivery.lsn) expect(committed.has(commit)).toBe(true);
+            return;
+          }
+          if (delivery.kind === "end") return;
+          const { group } = delivery;
+          kept.push(group);
+          let index = 0;
+          for (const { transaction: one, end } of group.members) {
+            if (hold !== undefined) expect(one.commitLsn < hold).toBe(true);
+            if (untilLsn !== undefined) expect(one.commitLsn < untilLsn).toBe(true);
+            if (group.begins) {
+              order.push(one.xid);
+              delivered.set(one.xid, []);
+            } else expect(order.at(-1)).toBe(one.xid);
+            delivered.get(one.xid)!.push(...group.changes.slice(index, end));
+            index = end;
+            if (group.ends) {
+              committed.add(one.xid);
+              expect(one.endLsn).toBe(one.commitLsn + 1n);
+            }
+          }
+          expect(index).toBe(group.changes.length);
+          expect(group.size).toBe(group.changes.reduce((sum, each) => sum + each.size + OVERHEAD, 0));
+          if (group.begins && group.ends)
+            expect(group.members.length).toBeLessThanOrEqual(bounds.groupTransactions);
+          else expect(group.members).toHaveLength(1);
+        };
+        const take = async (times: number): Promise<void> => {
+          for (let i = 0; i < times; i++) {
+            const waiting = carrier.take(60_000, hold);
+            carrier.wake();
+            const delivery = await waiting;
+            if (delivery !== undefined) check(delivery);
+          }
+        };
+
+        let commit = 0;
+        for (const { sizes, takes, idle, hold: holdAt, release } of plan) {
+          commit += 10;
+          const one = transaction(commit);
+          hold = holdAt === null ? undefined : lsn(holdAt);
+          carrier.begin(one);
+          const changes = sizes.map(change);
+          if (sizes.length > 0 && (untilLsn === undefined || one.commitLsn < untilLsn)) {
+            expected.set(commit, changes);
+            sent.add(commit);
+          }
+          for (const [at, each] of changes.entries()) {
+            carrier.change(each);
+            await take(takes[at] ?? 0);
+          }
+          one.endLsn = lsn(commit + 1);
+          carrier.commit(one);
+          await take(takes.at(-1) ?? 0);
+          if (idle) carrier.idle(lsn(commit + 5));
+          if (release) for (const group of kept.splice(0)) carrier.release(group);
+        }
+        hold = undefined;
+        for (let rounds = 0; rounds < 1000; rounds++) {
+          const waiting = carrier.take(60_000, hold);
+          carrier.wake();
+          const delivery = await waiting;
+          if (delivery === undefined || delivery.kind === "end") break;
+          check(delivery);
+        }
+        expect(order).toEqual([...expected.keys()]);
+        expect([...delivered.values()]).toEqual([...expected.values()]);
+        for (const group of kept) carrier.release(group);
+        kept = [];
+        expect(carrier.empty).toBe(true);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});

@@ -1,0 +1,37 @@
+import type { CatalogColumn, CatalogTable } from "../../src/postgres/catalog.ts";
+
+/** A nullable int4 column without anything, as the catalogue describes it. */
+export function catalogColumn(name: string, change: Partial<CatalogColumn> = {}): CatalogColumn {
+  return {
+    name,
+    typeOid: 23,
+    typeName: "integer",
+    notNull: false,
+    hasDefault: false,
+    generated: false,
+    identity: "",
+    binarySafe: true,
+    equalitySchema: "pg_catalog",
+    ...change,
+  };
+}
+
+/** An ordinary table public.t without a key. */
+export function catalogTable(change: Partial<CatalogTable> = {}): CatalogTable {
+  return {
+    oid: 1,
+    schema: "public",
+    name: "t",
+    partitioned: false,
+    unlogged: false,
+    root: undefined,
+    replicaIdentity: "default",
+    identityColumns: [],
+    uniqueKeys: [],
+    columns: [],
+    estimatedRows: 0,
+    bytes: 0,
+    hasUserTriggers: false,
+    ...change,
+  };
+}

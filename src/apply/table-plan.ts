@@ -1,11 +1,8 @@
 import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { Relation, RelationColumn } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogColumn, type CatalogTable, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogColumn, type CatalogTable, FIRST_UNFIXED_OID, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
-
-/** FirstNormalObjectId: below it are the OIDs that initdb gives out, the same on every server of a major version. */
-const FIRST_USER_OID = 16_384;
 
 /** A column of the stream and the target column that it is written to. */
 export interface PlannedColumn {
@@ -147,7 +144,7 @@ function requireSameType(
 ): void {
   const sourceType = sourceTypes.get(column.typeOid);
   const same =
-    column.typeOid < FIRST_USER_OID
+    column.typeOid < FIRST_UNFIXED_OID
       ? column.typeOid === target.typeOid
       : sourceType === undefined || unqualified(sourceType) === unqualified(target.typeName);
   if (same) return;

@@ -20,6 +20,8 @@ export interface TableCopy {
   readonly token: string;
   /** Position of the snapshot. */
   readonly copyLsn: Lsn;
+  /** Values may travel in PostgreSQL's binary form. */
+  readonly binary: boolean;
   /** Called now and then with the bytes relayed since the last call. */
   readonly onBytes: (bytes: number) => void;
 }
@@ -44,7 +46,7 @@ export async function copyTable(copy: TableCopy): Promise<number> {
   const { source, target, table, targetTable } = copy;
   const columns = copiedColumns(table, targetTable);
   const names = columns.map(quoteIdent).join(", ");
-  const format = `(format ${copyFormat(table, columns)})`;
+  const format = `(format ${copy.binary ? copyFormat(table, columns) : "text"})`;
   const from = quoteQualified(table.source.schema, table.source.name);
   const only = table.source.partitioned ? "" : "only ";
   const where = table.where === undefined ? "" : ` where (${table.where})`;

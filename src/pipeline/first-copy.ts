@@ -161,7 +161,7 @@ async function copyAll(
         const label = tableLabel(table.target.schema, table.target.name);
         if (plan.occupied.has(label)) await adoptTable(source, target, table, open, plan);
         else {
-          rowsDone += await copyTable({
+          const rows = await copyTable({
             source,
             target,
             table,
@@ -169,11 +169,13 @@ async function copyAll(
             pipeline: context.target.name,
             token: plan.token,
             copyLsn: plan.snapshot.consistentPoint,
+            binary: context.config.binary !== "off",
             onBytes: (bytes) => {
               bytesDone += bytes;
               report();
             },
           });
+          rowsDone += rows;
         }
         tablesDone++;
         report();

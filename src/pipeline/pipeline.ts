@@ -37,7 +37,8 @@ export interface PipelineOptions {
   readonly onStatus?: (status: PipelineStatus) => void;
 }
 
-const BACKOFF = { base: 200, max: 30_000, random: Math.random };
+/** A server that comes back is noticed within five seconds; asking it that often costs it nothing. */
+const BACKOFF = { base: 200, max: 5_000, random: Math.random };
 
 /** A connection that lasted this long was a success: the next failure is the first again. */
 const STABLE_MS = 10_000;

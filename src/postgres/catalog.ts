@@ -1,6 +1,9 @@
 import type { ReplicaIdentity } from "../change/relation.ts";
 import type { ControlSession } from "./connect.ts";
 
+/** FirstGenbkiObjectId: the sources of PostgreSQL give out the OIDs below it, the same in every version. */
+export const FIRST_UNFIXED_OID = 10_000;
+
 export interface CatalogColumn {
   readonly name: string;
   readonly typeOid: number;
@@ -10,6 +13,8 @@ export interface CatalogColumn {
   readonly hasDefault: boolean;
   /** Computed by the server (GENERATED ALWAYS AS (…)), stored or virtual. */
   readonly generated: boolean;
+  /** Generated when it is read: it has no stored value. */
+  readonly virtual: boolean;
   /** `a` GENERATED ALWAYS AS IDENTITY, `d` BY DEFAULT, empty for none. */
   readonly identity: "" | "a" | "d";
   /** Its binary form means the same on every server: built-in types and enums, and domains and arrays of built-in ones. */
@@ -118,25 +123,27 @@ const TABLES = `
   order by n.nspname, c.relname`;
 
 /**
- * Binary-safe: what the type's send function writes holds no OID and no version-dependent layout. Types below
- * 16384 are built in. The `reg…` types send OIDs. Arrays send their element's OID, which is fixed for built-in ones.
+ * Binary-safe: there is a send function, and what it writes holds no OID and no version-dependent layout. The `reg…`
+ * types send OIDs. Arrays send their element's OID, which is fixed for the types that have theirs from PostgreSQL's
+ * sources; initdb numbers the others anew in every version (those of information_schema, for instance).
  */
 const columnsQuery = (generated: string): string => `
   select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
     a.attnotnull::text as not_null, a.atthasdef::text as has_default, ${generated} as generated, a.attidentity as identity,
     (case when base.typtype = 'e' then true
-          when base.oid >= 16384 then false
-          else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?reg' end)::text as binary_safe,
+          when base.oid >= ${FIRST_UNFIXED_OID} then false
+          else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?reg' and base.typsend <> 0
+            and not exists (select 1 from pg_catalog.pg_type e where e.oid = base.typelem and e.typsend = 0) end)::text as binary_safe,
     (select pg_catalog.quote_ident(o_n.nspname) from pg_catalog.pg_operator o join pg_catalog.pg_namespace o_n on o_n.oid = o.oprnamespace
       where o.oprname = '=' and o.oprleft = base.oid and o.oprright = base.oid limit 1) as equality_schema
   from pg_catalog.pg_attribute a
     join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     join pg_catalog.pg_type t on t.oid = a.atttypid
     cross join lateral (
-      with recursive d(oid, typtype, typbasetype, typname) as (
-        select t.oid, t.typtype, t.typbasetype, t.typname
-        union all select b.oid, b.typtype, b.typbasetype, b.typname from d join pg_catalog.pg_type b on b.oid = d.typbasetype)
-      select d.oid, d.typtype, d.typname from d where d.typtype <> 'd') base
+      with recursive d(oid, typtype, typbasetype, typname, typsend, typelem) as (
+        select t.oid, t.typtype, t.typbasetype, t.typname, t.typsend::oid, t.typelem
+        union all select b.oid, b.typtype, b.typbasetype, b.typname, b.typsend::oid, b.typelem from d join pg_catalog.pg_type b on b.oid = d.typbasetype)
+      select d.* from d where d.typtype <> 'd') base
   where a.attnum > 0 and not a.attisdropped and ${USER_TABLES}
   order by a.attrelid, a.attnum`;
 
@@ -199,6 +206,7 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
       notNull: column.not_null === "true",
       hasDefault: column.has_default === "true",
       generated: column.generated !== "",
+      virtual: column.generated === "v",
       identity: column.identity,
       binarySafe: column.binary_safe === "true",
       equalitySchema: column.equality_schema,

@@ -19,6 +19,12 @@ const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   bytea_output: "hex",
   xmloption: "content",
   search_path: "",
+  array_nulls: "on",
+  quote_all_identifiers: "off",
+  standard_conforming_strings: "on",
+  // A database or role may be read-only by default; and a stricter isolation would make our own commits fail.
+  default_transaction_read_only: "off",
+  default_transaction_isolation: "read committed",
   // A policy that hides rows from the role is an error, not a smaller copy.
   row_security: "off",
   statement_timeout: "0",

@@ -9,6 +9,7 @@ export function catalogColumn(name: string, change: Partial<CatalogColumn> = {})
     notNull: false,
     hasDefault: false,
     generated: false,
+    virtual: false,
     identity: "",
     binarySafe: true,
     equalitySchema: "pg_catalog",

@@ -6,7 +6,7 @@ import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { applyRefused, columnsNotSent, isPassing, targetRetry } from "./apply-errors.ts";
+import { applyRefused, columnsNotSent, isPassing, partTruncated, targetRetry } from "./apply-errors.ts";
 import { type Replay, replayGroup } from "./replay.ts";
 import { RowWriter } from "./row-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
@@ -168,7 +168,7 @@ export class Applier {
       .map((relation) => this.#plans.get(relation) as TablePlan)
       .filter((plan) => transaction.commitLsn >= plan.copyLsn);
     if (plans.length === 0) return false;
-    this.#writer.truncate(batch, plans, change);
+    if (!this.#writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
     expected.push(-1);
     return true;
   }

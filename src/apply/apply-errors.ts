@@ -3,6 +3,7 @@ import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { tableLabel } from "../postgres/catalog.ts";
 import type { TablePlan } from "./table-plan.ts";
 
 /** Classes 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system), and a lock that was not to be had. */
@@ -84,6 +85,23 @@ export function columnsNotSent(plan: TablePlan, transaction: Transaction): Erser
     {
       subject: plan.label,
       remedy: `Run on the source: ALTER TABLE ${plan.label} REPLICA IDENTITY FULL; then start over for this target: erserver drop, empty its tables, erserver run.`,
+    },
+  );
+}
+
+/** Before 13 a source tells its partitions one by one, and the rows of one cannot be told from the others' here. */
+export function partTruncated(plans: readonly TablePlan[], transaction: Transaction): ErserverError {
+  const part = plans.find(({ sharedBy }) => sharedBy > 1);
+  const label = part?.label ?? "the table";
+  const names = plans
+    .filter((plan) => plan.label === label)
+    .map(({ relation }) => tableLabel(relation.schema, relation.name));
+  return new ErserverError(
+    "ERS-701",
+    `TRUNCATE of ${names.join(", ")} alone cannot be applied to ${label}, which has the rows of other partitions too; ${transactionLabel(transaction)}`,
+    {
+      subject: label,
+      remedy: `Start over for this target (erserver drop, empty its tables, erserver run), and use DELETE for single partitions, or set \`tables: { publish_via_partition_root: false }\` and partition ${label} on the target as on the source.`,
     },
   );
 }

@@ -8,7 +8,14 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { applyRefused, columnsNotSent, isPassing, targetRetry, transactionLabel } from "./apply-errors.ts";
+import {
+  applyRefused,
+  columnsNotSent,
+  isPassing,
+  partTruncated,
+  targetRetry,
+  transactionLabel,
+} from "./apply-errors.ts";
 import type { RowWriter } from "./row-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
 
@@ -60,7 +67,9 @@ async function truncate(
 ): Promise<void> {
   const plans = relations.map(replay.planOf).filter((plan) => transaction.commitLsn >= plan.copyLsn);
   if (plans.length === 0) return;
-  const result = await step(replay, (batch) => replay.writer.truncate(batch, plans, change));
+  const result = await step(replay, (batch) => {
+    if (!replay.writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
+  });
   if (result.error !== undefined) throw applyRefused(result.error, plans[0], transaction, "truncate");
 }
 

@@ -74,9 +74,15 @@ export class RowWriter {
     this.#once(batch, parameters.done(statement(keyAsJson(plan, image, parameters))));
   }
 
-  truncate(batch: Batch, plans: readonly TablePlan[], change: TruncateChange): void {
+  /** False when a table would be emptied of rows that the source has not truncated: those of its other partitions. */
+  truncate(batch: Batch, plans: readonly TablePlan[], change: TruncateChange): boolean {
+    const whole = plans.every(
+      (plan) => plan.sharedBy === plans.filter(({ label }) => label === plan.label).length,
+    );
+    if (!whole) return false;
     batch.parse("", truncateStatement(plans, change.restartIdentity), []);
     batch.bindExecute("", []);
+    return true;
   }
 
   #sent(plan: TablePlan): PlannedColumn[] {

@@ -33,6 +33,7 @@ function plan(
     key: key.map((name) => written.find((column) => column.target.name === name) as PlannedColumn),
     wholeRow: key.length === 0,
     insertOnly: false,
+    sharedBy: 1,
     copyLsn: 0n as Lsn,
   };
 }

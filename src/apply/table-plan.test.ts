@@ -26,6 +26,8 @@ function input(change: Partial<PlanInput>): PlanInput {
     relation: described,
     table: {
       columns: described.columns.map(({ name }) => name),
+      computed: [],
+      sharedBy: 1,
       columnList: false,
       target: { schema: "public", name: "t" },
       publishes: "all",
@@ -145,6 +147,19 @@ describe("columns", () => {
       expect.objectContaining({ code: "ERS-401", subject: "public.t" }),
     );
   });
+});
+
+test("a column that the source computes is not written, though the target has an ordinary one or none", () => {
+  const described = relation([{ name: "id", key: true }, "twice", "thrice", "v"]);
+  const target = catalogTable({ columns: [catalogColumn("id"), catalogColumn("twice"), catalogColumn("v")] });
+  const plan = planTable(
+    input({
+      relation: described,
+      target,
+      table: { ...input({}).table, columns: ["id", "v"], computed: ["twice", "thrice"] },
+    }),
+  );
+  expect(names(plan.written)).toEqual(["id", "v"]);
 });
 
 describe("identity", () => {

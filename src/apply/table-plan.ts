@@ -26,13 +26,18 @@ export interface TablePlan {
   readonly wholeRow: boolean;
   /** UPDATE and DELETE cannot be applied: the source sends no identity. */
   readonly insertOnly: boolean;
+  /** How many source relations write to the target's table: see ReplicatedTable. */
+  readonly sharedBy: number;
   /** Changes of transactions that commit before it came with the table's copy. */
   readonly copyLsn: Lsn;
 }
 
 export interface PlanInput {
   readonly relation: Relation;
-  readonly table: Pick<ReplicatedTable, "columns" | "columnList" | "target" | "publishes">;
+  readonly table: Pick<
+    ReplicatedTable,
+    "columns" | "computed" | "columnList" | "sharedBy" | "target" | "publishes"
+  >;
   /** The target's table, undefined when there is none. */
   readonly target: CatalogTable | undefined;
   readonly copyLsn: Lsn | undefined;
@@ -51,7 +56,8 @@ export function planTable(input: PlanInput): TablePlan {
   if (target === undefined) throw tableAbsent(label);
   const byName = new Map(target.columns.map((column) => [column.name, column]));
   const columns = relation.columns.map((column, index): PlannedColumn | undefined => {
-    if (table.columnList && !table.columns.includes(column.name)) return undefined;
+    if (table.computed.includes(column.name) || (table.columnList && !table.columns.includes(column.name)))
+      return undefined;
     const match = byName.get(column.name);
     if (match === undefined) {
       if (missingColumn === "ignore") return undefined;
@@ -76,6 +82,7 @@ export function planTable(input: PlanInput): TablePlan {
     key,
     wholeRow: !insertOnly && key.length === 0,
     insertOnly,
+    sharedBy: table.sharedBy,
     copyLsn: copyLsn ?? ZERO_LSN,
   };
 }

@@ -321,7 +321,9 @@ class Planner {
     // Attached after the start, and gone again or renamed since: it stands under the name that it had.
     const table = this.#bySource.get(key) ?? {
       columns: relation.columns.map((column) => column.name),
+      computed: [],
       columnList: false,
+      sharedBy: 1,
       target: { schema: relation.schema, name: relation.name },
       publishes: "all" as const,
     };

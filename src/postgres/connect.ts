@@ -51,6 +51,8 @@ export class ControlSession implements AsyncDisposable {
   readonly #client: pg.Client;
   readonly #describe: string;
   #failure: Error | undefined;
+  /** The last query of the line: each is sent when the one before it is answered, so its time begins then. */
+  #last: Promise<unknown> = Promise.resolve();
   /** Resolves once, with the reason, when the connection is gone. */
   readonly closed: Promise<Error>;
 
@@ -71,9 +73,10 @@ export class ControlSession implements AsyncDisposable {
     sql: string,
     parameters: readonly unknown[] = [],
   ): Promise<Row[]> {
+    const answer = this.#last.then(() => this.#client.query<Row>(sql, parameters as unknown[]));
+    this.#last = answer.catch(() => {});
     try {
-      const result = await this.#client.query<Row>(sql, parameters as unknown[]);
-      return result.rows;
+      return (await answer).rows;
     } catch (error) {
       // A late answer must not be taken for the next query's: a session that timed out is of no further use.
       if (error instanceof Error && error.message === "Query read timeout") this.destroy();

@@ -23,6 +23,7 @@ interface Wanted {
   readonly name: string;
   readonly publish: string;
   readonly viaRoot: boolean;
+  readonly generated: boolean;
   readonly tables: readonly PublishedTable[];
 }
 
@@ -76,17 +77,20 @@ export async function dropPublications(session: ControlSession, names: Publicati
 
 function wantedPublications(plan: PublicationPlan): Wanted[] {
   const truncates = plan.sourceVersion >= 110_000;
+  const identified = plan.published.filter((table) => table.publishes === "all");
   return [
     {
       name: plan.names.all,
       publish: truncates ? "insert, update, delete, truncate" : "insert, update, delete",
       viaRoot: plan.publishViaPartitionRoot,
-      tables: plan.published.filter((table) => table.publishes === "all"),
+      generated: identified.some((table) => table.generatedIdentity),
+      tables: identified,
     },
     {
       name: plan.names.insertOnly,
       publish: truncates ? "insert, truncate" : "insert",
       viaRoot: plan.publishViaPartitionRoot,
+      generated: false,
       tables: plan.published.filter((table) => table.publishes === "insert"),
     },
   ];
@@ -95,7 +99,9 @@ function wantedPublications(plan: PublicationPlan): Wanted[] {
 async function statementsFor(session: ControlSession, wanted: Wanted, version: number): Promise<string[]> {
   const name = quoteIdent(wanted.name);
   const viaRoot = version >= 130_000 ? `, publish_via_partition_root = ${wanted.viaRoot}` : "";
-  const options = `publish = '${wanted.publish}'${viaRoot}`;
+  const generated =
+    version >= 180_000 ? `, publish_generated_columns = ${wanted.generated ? "stored" : "none"}` : "";
+  const options = `publish = '${wanted.publish}'${viaRoot}${generated}`;
   const current = await readPublication(session, wanted.name, version);
   const list = wanted.tables.map(publishedTableSql).join(", ");
   if (current === undefined) {
@@ -104,7 +110,11 @@ async function statementsFor(session: ControlSession, wanted: Wanted, version: n
     ];
   }
   const statements: string[] = [];
-  if (current.publish !== wanted.publish || (version >= 130_000 && current.viaRoot !== wanted.viaRoot)) {
+  if (
+    current.publish !== wanted.publish ||
+    (version >= 130_000 && current.viaRoot !== wanted.viaRoot) ||
+    current.generated !== wanted.generated
+  ) {
     statements.push(`alter publication ${name} set (${options})`);
   }
   if (!sameTables(current.tables, wanted.tables)) {
@@ -135,6 +145,7 @@ interface CurrentTable {
 interface CurrentPublication {
   readonly publish: string;
   readonly viaRoot: boolean;
+  readonly generated: boolean;
   readonly tables: readonly CurrentTable[];
 }
 
@@ -145,7 +156,8 @@ async function readPublication(
 ): Promise<CurrentPublication | undefined> {
   const [publication] = await session.query(
     `select oid, pubinsert::text as insert, pubupdate::text as update, pubdelete::text as delete,
-       ${version >= 110_000 ? "pubtruncate::text" : "'false'"} as truncate, ${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root
+       ${version >= 110_000 ? "pubtruncate::text" : "'false'"} as truncate,${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root,
+       ${version >= 180_000 ? "(pubgencols = 's')::text" : "'false'"} as generated
      from pg_catalog.pg_publication where pubname = $1`,
     [name],
   );
@@ -164,6 +176,7 @@ async function readPublication(
       .filter((kind) => publication[kind] === "true")
       .join(", "),
     viaRoot: publication["via_root"] === "true",
+    generated: publication["generated"] === "true",
     tables: rows.map((row) => ({
       schema: row["schema"] ?? "",
       name: row["name"] ?? "",

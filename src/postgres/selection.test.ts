@@ -87,10 +87,15 @@ describe("which tables", () => {
       ["p2a", "p"],
     ]);
     expect(
-      select(PARTITIONED, { publishViaPartitionRoot: false }, 120_000).tables.map(
-        ({ target }) => target.name,
-      ),
-    ).toEqual(["p1", "p2a"]);
+      select(PARTITIONED, { publishViaPartitionRoot: false }, 120_000).tables.map(({ target, sharedBy }) => [
+        target.name,
+        sharedBy,
+      ]),
+    ).toEqual([
+      ["p1", 1],
+      ["p2a", 1],
+    ]);
+    expect(selection.tables.map(({ sharedBy }) => sharedBy)).toEqual([2, 2]);
   });
 
   test("a partition stands alone only when its root is not selected", () => {
@@ -168,6 +173,44 @@ describe("what is said about tables", () => {
     ]);
     const full = keyed("t", { replicaIdentity: "full" });
     expect(select([full], { include: [one("t", { columns: ["id"] })] }).problems).toMatchObject([
+      { code: "ERS-704", blocks: true, message: expect.stringContaining('"v"') },
+    ]);
+  });
+
+  test("a table identified by computed columns is replicated for inserts only: by an index, or from 18 on by virtual ones", () => {
+    const columns = [catalogColumn("id"), catalogColumn("g", { generated: true })];
+    expect(select([keyed("t", { columns, identityColumns: ["g"] })], {}, 150_000)).toMatchObject({
+      tables: [{ publishes: "insert" }],
+      problems: [{ code: "ERS-704", blocks: false, message: expect.stringContaining('"g"') }],
+    });
+    const full = keyed("t", { columns, replicaIdentity: "full", identityColumns: [] });
+    expect(select([full], {}, 170_000)).toMatchObject({
+      problems: [],
+      published: [{ publishes: "all", generatedIdentity: false }],
+    });
+    expect(select([full], {}, 180_000)).toMatchObject({
+      problems: [],
+      published: [{ publishes: "all", generatedIdentity: true }],
+      tables: [{ columns: ["id"], computed: ["g"] }],
+    });
+    const virtual = keyed("t", {
+      columns: [catalogColumn("id"), catalogColumn("g", { generated: true, virtual: true })],
+      replicaIdentity: "full",
+    });
+    expect(select([virtual], {}, 180_000)).toMatchObject({
+      tables: [{ publishes: "insert" }],
+      problems: [{ code: "ERS-704" }],
+    });
+  });
+
+  test("with REPLICA IDENTITY FULL a list of all columns is no list for the source, which would refuse UPDATE", () => {
+    const selection = select([keyed("t", { replicaIdentity: "full" })], {
+      include: [one("t", { columns: ["v", "id"] })],
+    });
+    expect(selection).toMatchObject({ problems: [], tables: [{ columns: ["id", "v"], columnList: true }] });
+    expect(selection.published[0]?.columns).toBeUndefined();
+    const leaf = [keyed("p", { partitioned: true }), keyed("p1", { root, replicaIdentity: "full" })];
+    expect(select(leaf, { include: [one("p", { columns: ["id"] })] }).problems).toMatchObject([
       { code: "ERS-704", blocks: true, message: expect.stringContaining('"v"') },
     ]);
   });

@@ -8,12 +8,16 @@ export interface ReplicatedTable {
   readonly source: CatalogTable;
   /** Names of the replicated columns, in the source's order; generated columns are left to the target. */
   readonly columns: readonly string[];
+  /** Names of the columns that the source computes. The stream may bring them; they are not written. */
+  readonly computed: readonly string[];
   /** Set when the configuration names columns. */
   readonly columnList: boolean;
   /** Row filter: an SQL expression over the source table. */
   readonly where: string | undefined;
   /** `insert`: the table has no row identity, so UPDATE and DELETE are not published (they would fail on the source). */
   readonly publishes: "all" | "insert";
+  /** How many source relations the target's table gets its rows from: more than one for partitions that it stands for. */
+  readonly sharedBy: number;
   /** Where the rows go on the target. */
   readonly target: { readonly schema: string; readonly name: string };
 }
@@ -25,6 +29,8 @@ export interface PublishedTable {
   readonly columns: readonly string[] | undefined;
   readonly where: string | undefined;
   readonly publishes: "all" | "insert";
+  /** The row identity holds stored generated columns: the source wants them published. */
+  readonly generatedIdentity: boolean;
 }
 
 /** Something about one table that the operator should know; `blocks` says whether replication may start. */
@@ -48,9 +54,13 @@ export interface SelectionRules {
   readonly publishViaPartitionRoot: boolean;
 }
 
-/** Publications of partitioned tables, and publish_via_partition_root, came with 13; column lists and row filters with 15. */
+/**
+ * Publications of partitioned tables, and publish_via_partition_root, came with 13; column lists and row filters with
+ * 15. From 18 on UPDATE and DELETE fail where the row identity holds generated columns that are not published.
+ */
 const PARTITIONED_PUBLICATION = 130_000;
 const FILTERED_PUBLICATION = 150_000;
+const GENERATED_PUBLICATION = 180_000;
 
 /**
  * Decides what is replicated. A partitioned table is one table under its root's name with
@@ -83,7 +93,9 @@ export function selectTables(
     if (found.skip) continue;
 
     const columns = columnsOf(table, selector);
+    const computed = table.columns.filter((column) => column.generated).map((column) => column.name);
     const rest = {
+      computed,
       columnList: selector.columns !== undefined,
       where: selector.where,
       publishes: found.publishes,
@@ -91,24 +103,34 @@ export function selectTables(
     // Changes of leaves are written to the root's namesake when the source is too old to say it itself.
     const shown = (leaf: CatalogTable): CatalogTable => (rules.publishViaPartitionRoot ? table : leaf);
     if (asOne)
-      tables.push({ source: table, columns, ...rest, target: { schema: table.schema, name: table.name } });
+      tables.push({
+        source: table,
+        columns,
+        ...rest,
+        sharedBy: 1,
+        target: { schema: table.schema, name: table.name },
+      });
     else
       for (const leaf of leaves)
         tables.push({
           source: leaf,
           columns,
           ...rest,
+          sharedBy: rules.publishViaPartitionRoot ? leaves.length : 1,
           target: { schema: shown(leaf).schema, name: shown(leaf).name },
         });
 
     const filtered = selector.columns !== undefined || selector.where !== undefined;
-    const lists = sourceVersion >= FILTERED_PUBLICATION;
+    const whole = [table, ...leaves].some((relation) => relation.replicaIdentity === "full");
+    // The source's UPDATE and DELETE fail on a table with REPLICA IDENTITY FULL and a column list, even one of all columns.
+    const listed = sourceVersion >= FILTERED_PUBLICATION && selector.columns !== undefined && !whole;
     const publishAs = (name: { schema: string; name: string }): PublishedTable => ({
       schema: name.schema,
       name: name.name,
-      columns: lists && selector.columns !== undefined ? columns : undefined,
+      columns: listed ? columns : undefined,
       where: selector.where,
       publishes: found.publishes,
+      generatedIdentity: sourceVersion >= GENERATED_PUBLICATION && whole && computed.length > 0,
     });
     // A root that is published as such brings partitions along that are attached later.
     if (asOne || (rootsPublished && !filtered)) published.push(publishAs(table));
@@ -185,7 +207,20 @@ function inspect(
     );
   }
 
-  const unidentified = [table, ...leaves].find(
+  const relations = [table, ...leaves];
+  const computedIdentity = [
+    ...new Set(relations.flatMap((relation) => computedIdentityOf(relation, sourceVersion))),
+  ];
+  if (computedIdentity.length > 0) {
+    problem(
+      "ERS-704",
+      false,
+      `is identified by ${computedIdentity.map((name) => `"${name}"`).join(", ")}, which the source computes and does not send: its inserts are replicated, its updates and deletes are not`,
+      `On the source: ALTER TABLE ${label} REPLICA IDENTITY USING INDEX … with ordinary columns, and start erserver again. Or exclude the table.`,
+    );
+    return { problems, skip: false, publishes: "insert" };
+  }
+  const unidentified = relations.find(
     (relation) => !hasIdentity(relation) || (asOne && !sendsIdentityOf(relation, table)),
   );
   if (unidentified !== undefined) {
@@ -199,11 +234,12 @@ function inspect(
     return { problems, skip: false, publishes: "insert" };
   }
   if (selector.columns !== undefined) {
-    const needed =
-      table.replicaIdentity === "full"
-        ? table.columns.filter((c) => !c.generated).map((c) => c.name)
-        : table.identityColumns;
-    const left = needed.filter((name) => !selector.columns?.includes(name));
+    const needed = relations.flatMap((relation) =>
+      relation.replicaIdentity === "full"
+        ? relation.columns.filter((column) => !column.generated).map((column) => column.name)
+        : relation.identityColumns,
+    );
+    const left = [...new Set(needed)].filter((name) => !selector.columns?.includes(name));
     if (left.length > 0) {
       problem(
         "ERS-704",
@@ -223,6 +259,16 @@ function sendsIdentityOf(leaf: CatalogTable, root: CatalogTable): boolean {
     root.replicaIdentity !== "full" &&
     root.identityColumns.every((name) => leaf.identityColumns.includes(name))
   );
+}
+
+/** Generated columns of the identity that the stream cannot bring: those of an index, and virtual ones. */
+function computedIdentityOf(table: CatalogTable, sourceVersion: number): string[] {
+  const computed = table.columns.filter((column) => column.generated);
+  if (table.replicaIdentity !== "full")
+    return computed.map((column) => column.name).filter((name) => table.identityColumns.includes(name));
+  return sourceVersion >= GENERATED_PUBLICATION
+    ? computed.filter((column) => column.virtual).map((column) => column.name)
+    : [];
 }
 
 /** Whether the source lets UPDATE and DELETE through when the table is published for them. */

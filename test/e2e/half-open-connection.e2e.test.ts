@@ -20,7 +20,10 @@ describe("a connection that only we think is open", () => {
         openThen ??= network.connections;
         return true;
       });
-      expect(offline).toMatchObject({ side, error: { code: expect.stringMatching(/^ERS-20[14]$/) as string } });
+      expect(offline).toMatchObject({
+        side,
+        error: { code: expect.stringMatching(/^ERS-20[14]$/) as string },
+      });
       expect(openThen).toBeGreaterThan(0);
       await replication.expectEqual();
     },

@@ -15,12 +15,12 @@ describe("part of a table", () => {
   test("a column list leaves the other columns of the target alone", async () => {
     await using replication = await startReplication({
       sourceSchema:
-        "create table employee (secret text, id int primary key, name text, salary numeric); create table part (id int, at int, v text, hidden text, primary key (id, at))",
+        "create table employee (secret text, id int primary key, name text, salary numeric); create table part (id int, at int, v text, hidden text, primary key (id, at)); create table whole (a int, b int); alter table whole replica identity full",
       targetSchema:
-        "create table employee (id int primary key, name text, salary numeric default -1, secret text); create table part (id int, at int, v text, hidden text, primary key (id, at))",
+        "create table employee (id int primary key, name text, salary numeric default -1, secret text); create table part (id int, at int, v text, hidden text, primary key (id, at)); create table whole (a int, b int)",
       rows: "insert into employee select 's', i, 'n' || i, i from generate_series(1, 10) i; insert into part values (1, 1, 'a', 'h')",
       config:
-        "tables: { include: [{ table: public.employee, columns: [id, name] }, { table: public.part, columns: [v, at, id] }] }",
+        "tables: { include: [{ table: public.employee, columns: [id, name] }, { table: public.part, columns: [v, at, id] }, { table: public.whole, columns: [b, a] }] }",
     });
     await replication.caughtUp();
     const { source, target } = replication;
@@ -29,6 +29,10 @@ describe("part of a table", () => {
       "insert into employee values ('t', 11, 'n', 5); update employee set name = 'x', salary = 0 where id < 5; update employee set salary = 1; update employee set id = 30 where id = 3; delete from employee where id = 4; update part set v = 'b', hidden = 'i'; update part set at = 2",
     );
     await replication.caughtUp();
+    await source.query(
+      "insert into whole values (1, 1), (2, 2); update whole set b = 3 where a = 1; delete from whole where a = 2",
+    );
+    await replication.expectEqual(["public.whole"]);
     const rows = await source.query("select id, name from employee order by id");
     expect(await target.query("select id, name from employee order by id")).toEqual(rows);
     expect(await target.query("select distinct salary::int as salary from employee")).toEqual([

@@ -118,6 +118,25 @@ describe("partitioned tables", () => {
     },
   );
 
+  test.runIf(modern && !rootsPublished)(
+    "TRUNCATE of one partition stops where it would empty the others too",
+    async () => {
+      await using replication = await startReplication({
+        sourceSchema: PARTITIONED,
+        targetSchema: FLAT,
+        rows: ROWS,
+      });
+      await replication.expectEqual();
+      await replication.source.query("truncate sale_1");
+      await expect(replication.running.finished).rejects.toMatchObject({
+        code: "ERS-701",
+        subject: "public.sale",
+        message: expect.stringContaining("public.sale_1"),
+      });
+      expect(await replication.target.query("select count(*)::int as n from sale")).toEqual([{ n: 30 }]);
+    },
+  );
+
   test.skipIf(!rootsPublished)(
     "a partition that logs less than the root's identity: only inserts are published, and the source's UPDATE goes on",
     async () => {

@@ -84,3 +84,25 @@ export async function connect(url: string): Promise<Client> {
   await client.connect();
   return client;
 }
+
+/** Sessions of readers and writers, for a scope. */
+interface Sessions extends AsyncDisposable {
+  readonly source: Client;
+  readonly targets: readonly { readonly name: TargetName; readonly client: Client }[];
+}
+
+export async function openSessions(servers: Servers, names: readonly TargetName[]): Promise<Sessions> {
+  const source = await connect(servers.url(servers.source));
+  const targets = await Promise.all(
+    names.map(async (name) => ({ name, client: await connect(servers.url(servers.targets[name])) })),
+  );
+  return {
+    source,
+    targets,
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(
+        [source, ...targets.map(({ client }) => client)].map((client) => client.end().catch(() => {})),
+      );
+    },
+  };
+}

@@ -99,13 +99,5 @@ export class Traffic implements AsyncDisposable {
   }
 }
 
-/** Milliseconds from now until a query on the target finds a row. */
-export async function arrival(target: Client, sql: string, signal: AbortSignal): Promise<number> {
-  const startMs = performance.now();
-  for (;;) {
-    signal.throwIfAborted();
-    const { rowCount } = await target.query(sql);
-    if (rowCount !== 0) return performance.now() - startMs;
-    await sleep(1);
-  }
-}
+/** Finds an invoice once it has arrived. */
+export const invoiceQuery = (id: number): string => `select from invoice where invoice_id = ${id}`;

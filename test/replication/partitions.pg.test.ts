@@ -100,10 +100,12 @@ describe("partitioned tables", () => {
         "create table sale_3 (v text, at date not null, id int not null, primary key (id, at)); ROWS alter table sale attach partition sale_3 for values from ('2022-01-01') to ('2023-01-01')";
       await target.query(attach.replace("ROWS", ""));
       // With its own name it brings its rows along; under the root's name rows that an ALTER TABLE brings are not changes of the root.
+      // Before 15 a WAL sender that has met the table before it was attached goes on leaving it out until the next start.
+      const bringsRows = !viaRoot && testMajor("source") >= 15;
       await source.query(
         attach.replace(
           "ROWS",
-          viaRoot ? "" : "insert into sale_3 values ('brought along', '2022-01-01', 600);",
+          bringsRows ? "insert into sale_3 values ('brought along', '2022-01-01', 600);" : "",
         ),
       );
       await source.query(

@@ -147,10 +147,10 @@ class Soak implements AsyncDisposable {
 
   async #disturbCopy(): Promise<void> {
     while (this.#struck < this.#options.copyFaults) {
-      await until(() => this.#copying(), { what: "the first copy to begin again", timeout: RECOVERY_MS });
+      const begun = await until(() => this.#copy(), { what: "the first copy to go on", timeout: RECOVERY_MS });
+      if (begun === "copied") break;
       await sleep(this.#random.integer(0, 1_500));
-      if (!(await this.#copying())) break;
-      await this.#strike("copying");
+      if ((await this.#copy()) === "copying") await this.#strike("copying");
     }
     this.#site.networks.source.throttle(Infinity);
     if (this.#struck === 0) throw new Error("the first copy was over before it could be disturbed");
@@ -231,10 +231,12 @@ class Soak implements AsyncDisposable {
     if (looks === 0) throw new Error("the reader saw nothing");
   }
 
-  /** Whether some table is still to be copied; not when the target cannot say. */
-  async #copying(): Promise<boolean> {
-    const claimed = "select exists (select from erserver.table_state where state in ('init', 'data_sync'))";
-    return (await this.#ask("target", claimed).catch(() => false)) === true;
+  /** Undefined before it has begun, or when the target cannot say. */
+  async #copy(): Promise<"copying" | "copied" | undefined> {
+    const state = `select case when bool_or(state in ('init', 'data_sync')) then 'copying' else 'copied' end
+      from erserver.table_state having count(*) > 0`;
+    const answer = await this.#ask("target", state).catch(() => undefined);
+    return answer === "copying" || answer === "copied" ? answer : undefined;
   }
 
   async #tick(side: "source" | "target"): Promise<bigint> {

@@ -26,8 +26,8 @@ export function clock(time: Date): string {
 }
 
 /** `14:02:11  london  streaming    at 0/15A3F40`: a change of state, with what there is to know about it. */
-export function stateLine(status: PipelineStatus, nameWidth: number, paint: Paint): string {
-  return line(status, nameWidth, paint, stateDetail(status));
+export function stateLine(status: PipelineStatus, at: Date, nameWidth: number, paint: Paint): string {
+  return line(status, at, nameWidth, paint, stateDetail(status));
 }
 
 /** The same for the live block: what the pipeline does now. `copyMs` is how long it has been copying. */
@@ -39,13 +39,18 @@ export function liveLine(status: PipelineStatus, nameWidth: number, paint: Paint
       : status.state === "offline"
         ? stateDetail(status)
         : [applied, stateDetail(status)].filter((part) => part !== "").join(", ");
-  return line(status, nameWidth, paint, detail);
+  return line(status, status.since, nameWidth, paint, detail);
 }
 
-function line(status: PipelineStatus, nameWidth: number, paint: Paint, detail: string): string {
-  const { name, since, state } = status;
+function line(
+  { name, state }: PipelineStatus,
+  time: Date,
+  nameWidth: number,
+  paint: Paint,
+  detail: string,
+): string {
   const words = [
-    paint.faint(clock(since)),
+    paint.faint(clock(time)),
     padEnd(paint.strong(name), nameWidth),
     padEnd(paintState(state, paint), STATE_WIDTH),
     detail,

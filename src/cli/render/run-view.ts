@@ -50,12 +50,14 @@ export class RunView implements Disposable {
     shown.status = status;
     if (shown.state !== status.state || shown.code !== status.error?.code) {
       if (status.state === "copying") shown.copyStartMs = now;
+      // The state may go on for another reason.
+      const at = shown.state === status.state ? new Date() : status.since;
       shown.state = status.state;
       shown.code = status.error?.code;
       this.#line(
         this.#json
           ? JSON.stringify(statusEvent(status, "state"))
-          : stateLine(status, this.#nameWidth, this.#terminal.paint),
+          : stateLine(status, at, this.#nameWidth, this.#terminal.paint),
       );
     }
     const { copy } = status;

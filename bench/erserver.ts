@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from "node:fs";
+import { mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { Follower } from "./follower.ts";
@@ -29,6 +29,7 @@ export class ErserverFollower implements Follower {
     if (!existsSync(cli)) throw new Error(`there is no erserver in ${cli}: npm run build makes it`);
     const folder = await mkdtemp(path.join(tmpdir(), "erserver-bench-"));
     const follower = new ErserverFollower(pair, cli, folder);
+    process.once("exit", follower.#destroyNow);
     await writeFile(
       follower.#config,
       `source: ${pair.source.cluster.url()}\ntargets:\n  bench: ${pair.target.cluster.url()}\n`,
@@ -41,7 +42,6 @@ export class ErserverFollower implements Follower {
     const args = [this.#cli, "run", "-c", this.#config];
     this.#process = spawn(process.execPath, args, { stdio: ["ignore", log, log] });
     closeSync(log);
-    process.once("exit", this.#kill);
     await once(this.#process, "spawn");
   }
 
@@ -52,7 +52,6 @@ export class ErserverFollower implements Follower {
     const exited = once(child, "exit");
     child.kill("SIGTERM");
     await exited;
-    process.removeListener("exit", this.#kill);
     if (child.exitCode !== 0) throw this.#failure();
   }
 
@@ -78,19 +77,20 @@ export class ErserverFollower implements Follower {
   }
 
   assertRunning(): void {
-    const child = this.#process;
-    if (child !== undefined && (child.exitCode !== null || child.signalCode !== null)) throw this.#failure();
+    if (this.#process !== undefined && !this.#isRunning) throw this.#failure();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     const child = this.#process;
-    if (child !== undefined && child.exitCode === null && child.signalCode === null) {
-      const exited = once(child, "exit");
-      this.#kill();
-      await exited;
-    }
-    process.removeListener("exit", this.#kill);
-    await rm(this.#folder, { recursive: true, force: true });
+    const exited = this.#isRunning && child !== undefined ? once(child, "exit") : undefined;
+    this.#destroyNow();
+    await exited;
+    process.removeListener("exit", this.#destroyNow);
+  }
+
+  get #isRunning(): boolean {
+    const child = this.#process;
+    return child !== undefined && child.exitCode === null && child.signalCode === null;
   }
 
   get #config(): string {
@@ -101,8 +101,10 @@ export class ErserverFollower implements Follower {
     return path.join(this.#folder, "log");
   }
 
-  readonly #kill = (): void => {
+  /** Also for the end of our process, when nothing can be awaited. */
+  readonly #destroyNow = (): void => {
     this.#process?.kill("SIGKILL");
+    rmSync(this.#folder, { recursive: true, force: true });
   };
 
   #failure(): Error {

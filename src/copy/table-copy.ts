@@ -71,18 +71,22 @@ export async function copyTable(copy: TableCopy): Promise<number> {
     if (!(error instanceof ServerError)) throw error;
     const label = tableLabel(targetTable.schema, targetTable.name);
     throw new ErserverError(
-      "ERS-701",
+      error.code === SQLSTATE.insufficientPrivilege ? "ERS-304" : "ERS-701",
       `the copy of ${label} failed: ${error.message} (SQLSTATE ${error.code})`,
       {
         subject: label,
-        remedy: `${remedyFor(error)}; then start erserver again: tables that were copied are not copied again.`,
+        remedy: `${remedyFor(error, copy)}; then start erserver again: tables that were copied are not copied again.`,
         cause: error,
       },
     );
   }
 }
 
-function remedyFor({ code }: ServerError): string {
+function remedyFor({ code }: ServerError, { table, targetTable }: TableCopy): string {
+  if (code === SQLSTATE.insufficientPrivilege) {
+    const { source } = table;
+    return `Run for the roles in the configuration, on the source: GRANT SELECT ON ${tableLabel(source.schema, source.name)} TO its role; on the target: GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ${tableLabel(targetTable.schema, targetTable.name)} TO its role`;
+  }
   return code === SQLSTATE.foreignKeyViolation
     ? "Let the role set session_replication_role (superuser, or GRANT SET ON PARAMETER session_replication_role from 15 on), or drop the target's foreign keys for the first copy"
     : "Correct the table on the target (or the privileges)";

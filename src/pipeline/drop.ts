@@ -5,9 +5,10 @@ import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { dropPublications, publicationNames } from "../postgres/publications.ts";
 import { dropSlot } from "../postgres/slots.ts";
+import { readSourceFacts } from "../postgres/source-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
-import { schemaExists } from "../store/migrate.ts";
-import { PipelineStore } from "../store/pipeline-store.ts";
+import { usableSchemaExists } from "../store/migrate.ts";
+import { PipelineStore, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./init.ts";
 import { isServed } from "./sides.ts";
 
@@ -26,7 +27,7 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   const session = { applicationName: `erserver ${target.name} command`, timeoutMs: config.timeoutMs };
   await using control = await connectControl(target.conninfo, session);
   const store = new PipelineStore(control, target.name);
-  const known = await schemaExists(control);
+  const known = await usableSchemaExists(control, describeConninfo(target.conninfo));
   const registration = known ? await store.registration() : undefined;
   if (await isServed(control, target.name)) {
     throw new ErserverError("ERS-508", `a replicator serves target ${target.name}`, {
@@ -48,7 +49,10 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   else {
     try {
       // Without a registration a slot of our name is somebody else's.
-      if (registration !== undefined) dropped.push(...(await dropSourceObjects(source, slot)));
+      if (registration !== undefined) {
+        requireSameSource(registration, await readSourceFacts(source), target.name);
+        dropped.push(...(await dropSourceObjects(source, slot)));
+      }
     } finally {
       await source.end();
     }

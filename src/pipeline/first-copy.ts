@@ -5,12 +5,13 @@ import { openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
-import { createSlot, dropSlot, type ExportedSnapshot, slotFailure } from "../postgres/slots.ts";
+import { createSlot, dropSlot, type ExportedSnapshot } from "../postgres/slots.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import { hashTable, sameHash } from "../postgres/table-hash.ts";
 import { quoteQualified } from "../quote/ident.ts";
-import { parseSlotName, slotNameFor } from "../quote/slot-name.ts";
+import { parseSlotName } from "../quote/slot-name.ts";
 import type { WireConnection } from "../wire/connection.ts";
+import { connectReplication } from "./connect-replication.ts";
 import type { OpenPipeline, PipelineContext } from "./open-pipeline.ts";
 
 export interface CopyProgress {
@@ -46,18 +47,6 @@ export async function createPipelineSlot(
   } catch (error) {
     holder.destroy();
     throw error;
-  }
-}
-
-export async function connectReplication(context: PipelineContext): Promise<WireConnection> {
-  try {
-    return await connectWatched(context.config.source, {
-      applicationName: `erserver ${context.target.name}`,
-      replication: true,
-      timeoutMs: context.config.timeoutMs,
-    });
-  } catch (error) {
-    throw slotFailure(error, slotNameFor(context.target.name));
   }
 }
 

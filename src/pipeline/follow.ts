@@ -9,7 +9,7 @@ import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
-import { connectReplication } from "./first-copy.ts";
+import { connectReplication } from "./connect-replication.ts";
 import { type OpenPipeline, type PipelineContext, select, sourceTypeNames } from "./open-pipeline.ts";
 import { Wishlist } from "./wishlist.ts";
 

@@ -27,8 +27,14 @@ import {
 } from "../postgres/source-facts.ts";
 import { OLDEST_TARGET_MAJOR, majorOf } from "../postgres/server-version.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
-import { migrate } from "../store/migrate.ts";
-import { PipelineStore, type Progress, type Registration } from "../store/pipeline-store.ts";
+import { connectReplication } from "./connect-replication.ts";
+import { migrate, usableSchemaExists } from "../store/migrate.ts";
+import {
+  PipelineStore,
+  requireSameSource,
+  type Progress,
+  type Registration,
+} from "../store/pipeline-store.ts";
 
 export interface PipelineContext {
   readonly config: Config;
@@ -96,6 +102,8 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
     const sourceFacts = await readSourceFacts(source);
     requireUsableSource(sourceFacts, describeConninfo(config.source));
+    // A managed host lets roles replicate that the catalogue does not mark so.
+    if (!sourceFacts.mayReplicate) await (await connectReplication(context)).end();
     for (const [side, facts] of [
       ["source", sourceFacts],
       ["target", targetFacts],
@@ -117,15 +125,17 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
 
     const slot = slotNameFor(target.name);
     const publications = publicationNames(slot);
-    const changes = await migrate(control, describeConninfo(target.conninfo));
     const store = new PipelineStore(control, target.name);
-    const known = await store.registration();
+    const where = describeConninfo(target.conninfo);
+    const known = (await usableSchemaExists(control, where)) ? await store.registration() : undefined;
+    if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
     const existing = await readSlot(source, sourceFacts.version, slot);
     if (known === undefined && existing !== undefined)
       throw slotTaken(
         slot,
         `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`,
       );
+    const changes = await migrate(control, where);
     const registration = await store.register(sourceFacts, slot);
     const progress = await store.progress();
     if (progress !== undefined) {

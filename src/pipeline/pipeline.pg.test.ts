@@ -34,4 +34,17 @@ describe("a pipeline", () => {
     );
     expect(progress).toMatchObject({ rows: "201" });
   });
+
+  it("stops when its publication was dropped while it follows: what the source leaves out is never passed over", async () => {
+    await using replication = await startReplication({ schema: "create table t (id int primary key)" });
+    await replication.caughtUp();
+    const { source, target, running } = replication;
+    await source.query(`drop publication erserver_${source.name}`);
+    await source.query("insert into t values (1)");
+    await expect(running.finished).rejects.toMatchObject({ code: "ERS-505" });
+    expect(running.pipeline.status.state).toBe("stopped");
+    await replication.restart();
+    await expect(replication.running.finished).rejects.toMatchObject({ code: "ERS-505" });
+    expect(await target.query("select * from t")).toEqual([]);
+  });
 });

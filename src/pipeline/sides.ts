@@ -1,8 +1,10 @@
 import { lockHolderQuery } from "../apply/target-session.ts";
 import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../change/lsn.ts";
+import { describeConninfo } from "../config/conninfo.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
-import { schemaExists } from "../store/migrate.ts";
-import { PipelineStore, type Registration } from "../store/pipeline-store.ts";
+import { readSourceFacts } from "../postgres/source-facts.ts";
+import { usableSchemaExists } from "../store/migrate.ts";
+import { PipelineStore, type Registration, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./init.ts";
 
 /** Sessions of a command that looks at a pipeline from outside, whoever serves it. */
@@ -19,17 +21,25 @@ export async function connectSides({ config, target: { name, conninfo } }: Comma
   const target = await connectControl(conninfo, options);
   try {
     const source = await connectControl(config.source, options);
-    const store = new PipelineStore(target, name);
-    return {
-      source,
-      target,
-      store,
-      registration: (await schemaExists(target)) ? await store.registration() : undefined,
-      [Symbol.asyncDispose]: async () => {
-        await source.end();
-        await target.end();
-      },
-    };
+    try {
+      const store = new PipelineStore(target, name);
+      const known = await usableSchemaExists(target, describeConninfo(conninfo));
+      const registration = known ? await store.registration() : undefined;
+      if (registration !== undefined) requireSameSource(registration, await readSourceFacts(source), name);
+      return {
+        source,
+        target,
+        store,
+        registration,
+        [Symbol.asyncDispose]: async () => {
+          await source.end();
+          await target.end();
+        },
+      };
+    } catch (error) {
+      await source.end();
+      throw error;
+    }
   } catch (error) {
     await target.end();
     throw error;

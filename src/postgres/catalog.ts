@@ -125,15 +125,15 @@ const TABLES = `
 /**
  * Binary-safe: there is a send function, and what it writes holds no OID and no version-dependent layout. The `reg…`
  * types send OIDs. Arrays send their element's OID, which is fixed for the types that have theirs from PostgreSQL's
- * sources; initdb numbers the others anew in every version (those of information_schema, for instance). The receive function of
- * `tsquery` refuses the empty query that its send function writes.
+ * sources; initdb numbers the others anew in every version (those of information_schema, for instance). The receive functions
+ * of `tsquery`, `oidvector` and `int2vector` refuse the empty value that their send functions write.
  */
 const columnsQuery = (generated: string): string => `
   select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
     a.attnotnull::text as not_null, a.atthasdef::text as has_default, ${generated} as generated, a.attidentity as identity,
     (case when base.typtype = 'e' then true
           when base.oid >= ${FIRST_UNFIXED_OID} then false
-          else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?(reg|tsquery)' and base.typsend <> 0
+          else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?(reg|tsquery|oidvector|int2vector)' and base.typsend <> 0
             and not exists (select 1 from pg_catalog.pg_type e where e.oid = base.typelem and e.typsend = 0) end)::text as binary_safe,
     (select pg_catalog.quote_ident(o_n.nspname) from pg_catalog.pg_operator o join pg_catalog.pg_namespace o_n on o_n.oid = o.oprnamespace
       where o.oprname = '=' and o.oprleft = base.oid and o.oprright = base.oid limit 1) as equality_schema

@@ -15,22 +15,12 @@ const LOCK = "pg_catalog.pg_advisory_xact_lock(1163023957, 0)";
  * transaction. Returns the names of those applied. A schema made by a newer version is refused.
  */
 export async function migrate(session: ControlSession, where: string): Promise<string[]> {
-  const files = (await readdir(MIGRATIONS)).filter((name) => /^\d{4}_.*\.sql$/.test(name)).toSorted();
+  const files = await migrationFiles();
   await session.query("begin");
   try {
     await session.query(`select ${LOCK}`);
     const done = await appliedMigrations(session);
-    const unknown = done.filter((name) => !files.includes(name));
-    if (unknown.length > 0) {
-      throw new ErserverError(
-        "ERS-408",
-        `${where}: schema erserver was made by a newer version (it has ${unknown.join(", ")})`,
-        {
-          subject: where,
-          remedy: "Upgrade erserver on this machine to the version that is used elsewhere.",
-        },
-      );
-    }
+    refuseUnknown(done, files, where);
     const missing = files.filter((name) => !done.includes(name));
     for (const name of missing) {
       await session.query(await readFile(new URL(name, MIGRATIONS), "utf8"));
@@ -46,14 +36,37 @@ export async function migrate(session: ControlSession, where: string): Promise<s
         `${where}: schema erserver cannot be made: ${(error as Error).message}`,
         {
           subject: where,
-          remedy:
-            "Run on the target as its owner: GRANT CREATE ON DATABASE … TO the role, or CREATE SCHEMA erserver AUTHORIZATION the role;",
+          remedy: `Run on the target as its owner: ${await grantCreate(session)};`,
           cause: error,
         },
       );
     }
     throw error;
   }
+}
+
+async function migrationFiles(): Promise<string[]> {
+  return (await readdir(MIGRATIONS)).filter((name) => /^\d{4}_.*\.sql$/.test(name)).toSorted();
+}
+
+function refuseUnknown(done: readonly string[], files: readonly string[], where: string): void {
+  const unknown = done.filter((name) => !files.includes(name));
+  if (unknown.length === 0) return;
+  throw new ErserverError(
+    "ERS-408",
+    `${where}: schema erserver was made by a newer version (it has ${unknown.join(", ")})`,
+    {
+      subject: where,
+      remedy: "Upgrade erserver on this machine to the version that is used elsewhere.",
+    },
+  );
+}
+
+async function grantCreate(session: ControlSession): Promise<string> {
+  const [row] = await session.query(
+    "select pg_catalog.format('GRANT CREATE ON DATABASE %I TO %I', pg_catalog.current_database(), current_user) as sql",
+  );
+  return row?.["sql"] ?? "";
 }
 
 async function appliedMigrations(session: ControlSession): Promise<string[]> {
@@ -66,8 +79,19 @@ async function appliedMigrations(session: ControlSession): Promise<string[]> {
       "create table erserver.migration (name text primary key, applied_at timestamptz not null default now())",
     );
   }
+  return readMigrations(session);
+}
+
+async function readMigrations(session: ControlSession): Promise<string[]> {
   const rows = await session.query<{ name: string }>("select name from erserver.migration order by name");
   return rows.map((row) => row.name);
+}
+
+/** As `schemaExists`, for whoever goes on to use the schema: one that a newer version made is refused (ERS-408). */
+export async function usableSchemaExists(session: ControlSession, where: string): Promise<boolean> {
+  if (!(await schemaExists(session))) return false;
+  refuseUnknown(await readMigrations(session), await migrationFiles(), where);
+  return true;
 }
 
 export async function schemaExists(session: ControlSession): Promise<boolean> {

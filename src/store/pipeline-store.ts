@@ -96,21 +96,7 @@ export class PipelineStore {
       [this.#name, source.systemIdentifier, source.database, slot],
     );
     const registration = (await this.registration()) as Registration;
-    if (
-      registration.sourceSystem !== source.systemIdentifier ||
-      registration.sourceDatabase !== source.database
-    ) {
-      throw new ErserverError(
-        "ERS-410",
-        `target ${this.#name} was filled from database "${registration.sourceDatabase}" of cluster ${registration.sourceSystem}; ` +
-          `the source is now "${source.database}" of cluster ${source.systemIdentifier}`,
-        {
-          subject: this.#name,
-          remedy:
-            "Correct `source` in the configuration; or start over for this target: erserver drop, empty its tables, erserver run.",
-        },
-      );
-    }
+    requireSameSource(registration, source, this.#name);
     return registration;
   }
 
@@ -247,4 +233,23 @@ export class PipelineStore {
     await this.#session.query("drop schema erserver cascade");
     return true;
   }
+}
+
+/** Throws ERS-410 when the source is not the one that was registered: its slots and publications are not ours. */
+export function requireSameSource(registration: Registration, source: SourceFacts, pipeline: string): void {
+  if (
+    registration.sourceSystem === source.systemIdentifier &&
+    registration.sourceDatabase === source.database
+  )
+    return;
+  throw new ErserverError(
+    "ERS-410",
+    `target ${pipeline} was filled from database "${registration.sourceDatabase}" of cluster ${registration.sourceSystem}; ` +
+      `the source is now "${source.database}" of cluster ${source.systemIdentifier}`,
+    {
+      subject: pipeline,
+      remedy:
+        "Correct `source` in the configuration; or, with the old source there for the last time, start over for this target: erserver drop, empty its tables, erserver run (erserver drop --force when the old source is gone).",
+    },
+  );
 }

@@ -4,7 +4,7 @@ import type { Conninfo } from "../config/conninfo.ts";
 import { openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { connectReplication } from "../pipeline/first-copy.ts";
+import { connectReplication } from "../pipeline/connect-replication.ts";
 import { type CommandOptions, contextOf } from "../pipeline/init.ts";
 import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
 import { runUntil } from "../pipeline/sync.ts";

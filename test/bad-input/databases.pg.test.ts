@@ -96,7 +96,11 @@ const BEFORE: readonly Case[] = [
   {
     what: "a table that the target does not have",
     targetTable: "create table other (id int)",
-    refusal: () => ({ code: "ERS-401", names: "public.t", remedy: "pg_dump --schema-only --table='public.t'" }),
+    refusal: () => ({
+      code: "ERS-401",
+      names: "public.t",
+      remedy: "pg_dump --schema-only --table='public.t'",
+    }),
     prepare: async () => {},
     mend: ({ target }) => target.query(TABLE),
   },
@@ -169,7 +173,7 @@ const BEFORE: readonly Case[] = [
   },
 ];
 
-test.for(BEFORE.map((one) => [one.what, one] as const))(
+test.concurrent.for(BEFORE.map((one) => [one.what, one] as const))(
   "%s: refused before anything is made, and it works when that is mended",
   async ([, one]) => {
     await inWorld(one, async (world) => {
@@ -197,7 +201,11 @@ test.for(BEFORE.map((one) => [one.what, one] as const))(
 const AT_COPY: readonly Case[] = [
   {
     what: "rows on the target before the first copy",
-    refusal: () => ({ code: "ERS-404", names: "public.t", remedy: /erserver run --adopt.*TRUNCATE public\.t;/ }),
+    refusal: () => ({
+      code: "ERS-404",
+      names: "public.t",
+      remedy: /erserver run --adopt.*TRUNCATE public\.t;/,
+    }),
     prepare: ({ target }) => target.query("insert into t values (7, 'theirs')"),
     mend: ({ target }) => target.query("truncate public.t"),
   },
@@ -235,7 +243,7 @@ const AT_COPY: readonly Case[] = [
   },
 ];
 
-test.for(AT_COPY.map((one) => [one.what, one] as const))(
+test.concurrent.for(AT_COPY.map((one) => [one.what, one] as const))(
   "%s: refused, its rows stay as they are, and it works when that is mended",
   async ([, one]) => {
     await inWorld(one, async (world) => {
@@ -311,13 +319,17 @@ const LATER: readonly (Case & { readonly verified?: boolean })[] = [
   {
     what: "a table that was dropped on the target",
     verified: true,
-    refusal: () => ({ code: "ERS-401", names: "public.t", remedy: "pg_dump --schema-only --table='public.t'" }),
+    refusal: () => ({
+      code: "ERS-401",
+      names: "public.t",
+      remedy: "pg_dump --schema-only --table='public.t'",
+    }),
     prepare: ({ target }) => target.query("alter table t rename to away"),
     mend: ({ target }) => target.query("alter table away rename to t"),
   },
 ];
 
-test.for(LATER.map((one) => [one.what, one] as const))(
+test.concurrent.for(LATER.map((one) => [one.what, one] as const))(
   "%s: stops, takes nothing from the target, and its remedy works",
   async ([, one]) => {
     await inWorld(one, async (world) => {
@@ -384,7 +396,7 @@ describe("while it runs", () => {
   });
 });
 
-test.for([
+test.concurrent.for([
   ["an unknown key", "tabels: {}", "ERS-103", "tabels", "tables"],
   ["a wrong type", "timeout: [1]", "ERS-103", "timeout", ""],
 ] as const)("%s in the configuration is refused with its place", ([, yaml, code, names]) => {

@@ -1,11 +1,14 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { type Cluster, startCluster } from "../../src/demo/cluster.ts";
 import { BuiltCli } from "../support/built-cli.ts";
 import { type FreshDatabase, freshDatabase, testMajor } from "../support/clusters.ts";
 import { until } from "../support/wait.ts";
+
+// Each command is a process of its own, and a test calls several.
+vi.setConfig({ testTimeout: 120_000 });
 
 /** Slots, and the names in them, belong to a server: these tests have their own. */
 let servers: { source: Cluster; target: Cluster };

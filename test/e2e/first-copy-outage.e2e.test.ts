@@ -7,7 +7,8 @@ describe("an outage during the first copy", () => {
     async (side) => {
       let reached: Promise<void> | undefined;
       await using replication = await startOwnReplication({
-        schema: "create table large (id int primary key, v int, body text); create table small (id int primary key, v int)",
+        schema:
+          "create table large (id int primary key, v int, body text); create table small (id int primary key, v int)",
         rows: `insert into large select i, 0, repeat(md5(i::text), 10) from generate_series(1, 5000) i;
           insert into small select i, 0 from generate_series(1, 100) i`,
         // The largest first, one after the other.
@@ -16,7 +17,8 @@ describe("an outage during the first copy", () => {
           reached = source.network.next({
             from: "client",
             type: "Q",
-            match: (frame) => /^copy \(select .* from only "?public"?\."?small/.test(frame.toString("latin1", 5)),
+            match: (frame) =>
+              /^copy \(select .* from only "?public"?\."?small/.test(frame.toString("latin1", 5)),
             action: "stall",
           });
         },
@@ -32,11 +34,15 @@ describe("an outage during the first copy", () => {
       const [copier] = await target.query(writtenBy);
       // Flushes what is committed there, so that a crash does not take the finished copy back.
       await target.query("create table flushed ()");
-      await source.query("update large set v = 1 where id = 1; update small set v = 1; delete from small where id = 7");
+      await source.query(
+        "update large set v = 1 where id = 1; update small set v = 1; delete from small where id = 7",
+      );
 
       await replication[side].cluster.restart("immediate");
       source.network.resume();
-      await source.query("update large set v = 2 where id = 1; update small set v = 2; insert into small values (101, 0)");
+      await source.query(
+        "update large set v = 2 where id = 1; update small set v = 2; insert into small values (101, 0)",
+      );
       await replication.expectEqual();
       expect(await target.query(writtenBy)).toEqual([copier]);
       const [copies] = await target.query(

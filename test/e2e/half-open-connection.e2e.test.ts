@@ -15,8 +15,14 @@ describe("a connection that only we think is open", () => {
       network.halfOpen("client");
       // On the target's side silence means nothing until an answer is owed.
       await source.query("insert into t values (1)");
-      const offline = await replication.reaches("the silence to be noticed", ({ state }) => state === "offline");
-      expect(offline).toMatchObject({ side, error: { code: expect.stringMatching(/^ERS-20[14]$/) as string } });
+      const offline = await replication.reaches(
+        "the silence to be noticed",
+        ({ state }) => state === "offline",
+      );
+      expect(offline).toMatchObject({
+        side,
+        error: { code: expect.stringMatching(/^ERS-20[14]$/) as string },
+      });
       await replication.expectEqual();
     },
   );

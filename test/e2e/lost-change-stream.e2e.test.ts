@@ -1,7 +1,11 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
-import { type OwnReplication, type OwnReplicationOptions, startOwnReplication } from "../support/own-servers.ts";
+import {
+  type OwnReplication,
+  type OwnReplicationOptions,
+  startOwnReplication,
+} from "../support/own-servers.ts";
 import { until } from "../support/wait.ts";
 
 const run = promisify(execFile);
@@ -10,7 +14,10 @@ const SLOT = "erserver_own";
 
 /** A pipeline that has replicated rows 1 to 3 and was stopped. */
 async function stoppedReplication(options: Partial<OwnReplicationOptions> = {}): Promise<OwnReplication> {
-  const replication = await startOwnReplication({ schema: "create table t (id int primary key)", ...options });
+  const replication = await startOwnReplication({
+    schema: "create table t (id int primary key)",
+    ...options,
+  });
   await replication.source.query("insert into t values (1), (2), (3)");
   await replication.expectEqual();
   await replication.running.stop();
@@ -20,7 +27,10 @@ async function stoppedReplication(options: Partial<OwnReplicationOptions> = {}):
 /** Starts it again: it has to stop with this code, which is also what the target keeps for whoever asks, and to change nothing. */
 async function expectStop(replication: OwnReplication, code: string, rows: readonly number[]): Promise<void> {
   const again = replication.another();
-  await expect(again.finished).rejects.toMatchObject({ code, remedy: expect.stringContaining("erserver") as string });
+  await expect(again.finished).rejects.toMatchObject({
+    code,
+    remedy: expect.stringContaining("erserver") as string,
+  });
   expect(again.pipeline.status).toMatchObject({ state: "stopped", error: { code } });
   const onTarget = await replication.target.query<{ id: number }>("select id from t order by id");
   expect(onTarget.map(({ id }) => id)).toEqual(rows);
@@ -37,12 +47,16 @@ describe("changes that cannot be had any more stop the pipeline instead of being
 
   it("the source has removed WAL that the slot needed: ERS-503", async () => {
     await using replication = await stoppedReplication({
-      sourceServer: { settings: { max_slot_wal_keep_size: "1MB", max_wal_size: "32MB", min_wal_size: "32MB" } },
+      sourceServer: {
+        settings: { max_slot_wal_keep_size: "1MB", max_wal_size: "32MB", min_wal_size: "32MB" },
+      },
     });
     const { source } = replication;
     await source.query("create table noise (body text)");
     const lost = async (): Promise<boolean> => {
-      await source.query("insert into noise select repeat(md5(i::text), 32) from generate_series(1, 20000) i");
+      await source.query(
+        "insert into noise select repeat(md5(i::text), 32) from generate_series(1, 20000) i",
+      );
       await source.query("checkpoint");
       return (await source.query("select from pg_replication_slots where wal_status = 'lost'")).length === 1;
     };

@@ -23,16 +23,23 @@ describe("two replicators for one target", () => {
         },
       });
       const { source, target } = replication;
-      const waiting = await replication.reaches("the second to wait", ({ error }) => error?.code === "ERS-508");
+      const waiting = await replication.reaches(
+        "the second to wait",
+        ({ error }) => error?.code === "ERS-508",
+      );
       expect(waiting).toMatchObject({ state: "offline", side: "target" });
       await source.query("insert into t values (1001)");
-      await until(async () => (await target.query("select from t")).length === 1001, { what: "the first replicator to go on" });
+      await until(async () => (await target.query("select from t")).length === 1001, {
+        what: "the first replicator to go on",
+      });
       expect(replication.status.error?.code).toBe("ERS-508");
 
       await first?.kill();
       await source.query("insert into t values (1002)");
       await replication.expectEqual();
-      const [progress] = await target.query("select transactions::int, conflicts::int from erserver.progress");
+      const [progress] = await target.query(
+        "select transactions::int, conflicts::int from erserver.progress",
+      );
       expect(progress).toEqual({ transactions: 2, conflicts: 0 });
     } finally {
       for (const one of opened.toReversed()) await one[Symbol.asyncDispose]();

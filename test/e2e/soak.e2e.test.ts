@@ -4,9 +4,10 @@ import { runSoak } from "../support/soak-run.ts";
 
 /** The long form is `npm run soak -- --faults 200`: see scripts/soak.mjs. */
 const long = process.env["ERSERVER_SOAK"] === "1";
-const seed = Number(process.env["ERSERVER_SOAK_SEED"] ?? randomInt(2 ** 31));
+const seed = Number(process.env["ERSERVER_SOAK_SEED"] ?? randomInt(1_000_000));
 const faults = Number(process.env["ERSERVER_SOAK_FAULTS"] ?? (long ? 200 : 10));
-const until = Date.now() + Number(process.env["ERSERVER_SOAK_MINUTES"] ?? Infinity) * 60_000;
+const minutes = Number(process.env["ERSERVER_SOAK_MINUTES"] ?? Infinity);
+const deadline = Date.now() + minutes * 60_000;
 
 /** Each round starts from an empty target. */
 const FAULTS_A_ROUND = long ? 40 : 5;
@@ -19,11 +20,12 @@ const rounds = Array.from({ length: Math.ceil(faults / FAULTS_A_ROUND) }, (_, in
 }));
 
 describe("exactly once, whatever happens", () => {
-  it.each(rounds)(
-    "$faults faults at random from seed $seed on, PostgreSQL 15 → $targetMajor: every state of the target is one that the source had, in its order, and at the end all is equal (S1-S5)",
+  it.for(rounds)(
+    "$faults faults at random from seed $seed, PostgreSQL 15 → $targetMajor: every state of the target is one that the source had, in its order, and at the end all is equal (S1-S5)",
     { timeout: long ? 3_600_000 : 300_000 },
-    async (round) => {
-      if (Date.now() > until) return;
+    async (round, { skip }) => {
+      // The first round runs whatever the time: no soak at all must not look like one that passed.
+      if (Date.now() > deadline && round.seed !== seed) skip("the time is up");
       await runSoak({
         ...round,
         sourceMajor: 15,

@@ -12,7 +12,8 @@ describe("three targets of one source", () => {
     await using tokyo = await freshDatabase(sharedCluster("target"));
     await using lima = await freshDatabase(sharedCluster("target"));
     const targets: readonly FreshDatabase[] = [london, tokyo, lima];
-    for (const database of [source, ...targets]) await database.query("create table t (id int primary key, v int)");
+    for (const database of [source, ...targets])
+      await database.query("create table t (id int primary key, v int)");
     await source.query("insert into t select i, 0 from generate_series(1, 1000) i");
     using toTokyo = await startProxy({ target: { port: tokyo.server.port } });
     const config = testConfig(

@@ -7,7 +7,11 @@ const SIDES = ["source", "target"] as const;
 
 async function runSql(url: string, sql: string): Promise<void> {
   const client = await openSession(url);
-  await client.query(sql).finally(() => client.end());
+  try {
+    await client.query(sql);
+  } finally {
+    await client.end();
+  }
 }
 
 describe("what a server refuses us for is told apart from the network, and mends by itself", () => {
@@ -37,7 +41,10 @@ describe("what a server refuses us for is told apart from the network, and mends
         await runSql(cluster.url("template1"), "alter database postgres rename to elsewhere");
       },
     });
-    const absent = await replication.reaches("its absence to be noticed", ({ error }) => error?.code === "ERS-203");
+    const absent = await replication.reaches(
+      "its absence to be noticed",
+      ({ error }) => error?.code === "ERS-203",
+    );
     expect(absent).toMatchObject({ state: "offline", side });
     await runSql(replication[side].cluster.url("template1"), "alter database elsewhere rename to postgres");
     await replication.expectEqual();

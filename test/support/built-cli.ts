@@ -70,7 +70,8 @@ export class BuiltCli implements AsyncDisposable {
       },
       finished,
       prints: async (pattern) => {
-        await until(() => pattern.test(output) || ended, { what: `${pattern} in ${output}${errors}` });
+        // A whole demo on a busy machine.
+        await until(() => pattern.test(output) || ended, { what: String(pattern), timeout: 90_000 });
         if (!pattern.test(output)) throw new Error(`ended without ${pattern}:\n${output}${errors}`);
       },
       [Symbol.asyncDispose]: async () => {

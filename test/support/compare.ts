@@ -140,7 +140,10 @@ function expression({
   return quoted;
 }
 
-const sendFunction = (type: string): string => (type.startsWith("float") ? `${type}send` : `${type}_send`);
+function sendFunction(type: string): string {
+  if (type === "polygon") return "poly_send";
+  return type.startsWith("float") ? `${type}send` : `${type}_send`;
+}
 
 /** The row as text, in UTF8 whatever the database's encoding is, and its MD5. */
 const hashed = (table: Table, columns: readonly string[]): string =>

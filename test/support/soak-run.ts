@@ -81,7 +81,8 @@ class Soak implements AsyncDisposable {
     const servers = {
       // The source frees the slot of a replicator that it does not hear about as soon as the replicator gives up.
       source: await start(options.sourceMajor, { wal_sender_timeout: `${TIMEOUT_MS * 2}ms` }),
-      target: await start(options.targetMajor, {}),
+      // What was committed stays unflushed for a while: a crash takes back what the source must not have been told.
+      target: await start(options.targetMajor, { wal_writer_delay: "2000ms", wal_writer_flush_after: "64MB" }),
     };
     const networks = {
       source: keep(await startProxy({ target: { port: servers.source.port } })),
@@ -147,7 +148,10 @@ class Soak implements AsyncDisposable {
 
   async #disturbCopy(): Promise<void> {
     while (this.#struck < this.#options.copyFaults) {
-      const begun = await until(() => this.#copy(), { what: "the first copy to go on", timeout: RECOVERY_MS });
+      const begun = await until(() => this.#copy(), {
+        what: "the first copy to go on",
+        timeout: RECOVERY_MS,
+      });
       if (begun === "copied") break;
       await sleep(this.#random.integer(0, 1_500));
       if ((await this.#copy()) === "copying") await this.#strike("copying");

@@ -40,7 +40,6 @@ describe("geometry, ranges and multiranges", () => {
   });
 
   test.for(TRAVEL)("arrive as they are in arrays, as %s", async ([travel]) => {
-    // The element delimiter of a box is a semicolon.
     await expectFaithful(arraysOf([...GEOMETRY, ...RANGES, ...MULTIRANGES]), { config: travelConfig(travel) });
   });
 });

@@ -9,8 +9,6 @@ const SYSTEM: readonly ValueType[] = [
   { type: "xid", key: false, values: ["0", "3", "4294967295"] },
   { type: "cid", key: false, values: ["0", "4294967295"] },
   { type: "tid", values: ["(0,0)", "(4294967295,65535)"] },
-  { type: "oidvector", values: ["", "1 2 4294967295"] },
-  { type: "int2vector", key: false, values: ["", "1 -2 32767"] },
   { type: "refcursor", key: false, values: ["", "<unnamed portal 1>"] },
   ...since(
     13,
@@ -19,8 +17,10 @@ const SYSTEM: readonly ValueType[] = [
   ),
 ];
 
-/** Numbers of objects inside: only the names can arrive. */
-const NAMED: readonly ValueType[] = [
+/** Never moved as bytes: numbers of objects inside, of which only the names can arrive; no binary form; or one that PostgreSQL itself cannot read. */
+const TEXT_ONLY: readonly ValueType[] = [
+  { type: "oidvector", values: ["", "1 2 4294967295"] },
+  { type: "int2vector", key: false, values: ["", "1 -2 32767"] },
   {
     type: "regclass",
     values: ["pg_class", "public.here", '"Odd Schema"."T.x"', '"Odd Schema".here', "0", "4000000000"],
@@ -53,7 +53,7 @@ describe("the system's own types", () => {
   });
 
   test("arrive as names where the numbers differ", async () => {
-    await expectFaithful([...NAMED, ...arraysOf(NAMED.filter(({ type }) => type.startsWith("reg")))], {
+    await expectFaithful([...TEXT_ONLY, ...arraysOf(TEXT_ONLY.filter(({ type }) => type.startsWith("reg")))], {
       // The target counts its objects differently.
       sourceSchema: "create table only_here (id int); drop table only_here",
       schema: OBJECTS,

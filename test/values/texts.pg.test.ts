@@ -1,4 +1,5 @@
-import { describe, test } from "vitest";
+import { describe, expect, test } from "vitest";
+import { startReplication } from "../support/pipeline-context.ts";
 import { arraysOf, expectFaithful, sql, TRAVEL, travelConfig, type ValueType } from "./value-history.ts";
 
 const ALL_BYTES =
@@ -59,16 +60,23 @@ describe("texts", () => {
     await expectFaithful(arraysOf(TEXTS), { config: travelConfig(travel) });
   });
 
-  test.for(TRAVEL)("of 8 MB arrive, as %s (T8)", async ([travel]) => {
-    const large: readonly ValueType[] = [
-      {
-        type: "text",
-        key: false,
-        values: [sql("repeat('0123456789abcde' || chr(10), 524288)"), sql("repeat('\\', 1000000)")],
-      },
-      { type: "bytea", key: false, values: [sql("decode(repeat('00ff5c0a', 2097152), 'hex')")] },
-      { type: "jsonb", key: false, values: [sql(`('[' || repeat('"x",', 500000) || '1]')`)] },
-    ];
-    await expectFaithful(large, { config: travelConfig(travel) });
+  test.for(TRAVEL)("of 8 MB arrive, and find their rows, as %s (T8)", async ([travel]) => {
+    const long = (start: string): string => `'${start}' || repeat('0123456789abcd' || chr(10) || '\\', 524288)`;
+    const rows = (start: string): string =>
+      `insert into keyed values ('${start}', ${long(start)}, '\\x'); insert into whole values (${long(start)}, decode(repeat('00ff5c0a', 500000), 'hex'))`;
+    await using replication = await startReplication({
+      schema: `create table keyed (k text primary key, v text, b bytea);
+        create table whole (v text, b bytea); alter table whole replica identity full`,
+      rows: rows("copied"),
+      config: travelConfig(travel),
+    });
+    const { source, target } = replication;
+    await source.query(rows("streamed"));
+    await source.query("update keyed set b = '\\x00'; update whole set b = null where v like 'copied%'");
+    await replication.expectEqual();
+    await source.query("update keyed set k = k || '.'");
+    await source.query("update keyed set v = '' where k = 'copied.'; delete from whole where v like 'streamed%'");
+    await replication.expectEqual();
+    expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
   });
 });

@@ -39,6 +39,8 @@ export function arraysOf(types: readonly ValueType[]): ValueType[] {
   return types.map(({ type, values }) => {
     const list = values.map((value) => literal(value, type)).join(", ");
     const element = type.replace(/\([\d, ]*\)/, "");
+    // The one type whose text has commas outside of quotes.
+    const mark = type === "box" ? ";" : ",";
     return {
       type: `${element}[]`,
       key: false,
@@ -48,7 +50,7 @@ export function arraysOf(types: readonly ValueType[]): ValueType[] {
         sql(`array[${list}]::${element}[]`),
         sql(`array[${list}, null]::${element}[]`),
         sql(`array[array[${list}], array[${list}]]::${element}[]`),
-        sql(`('[-3:-2][7:8]={{NULL,NULL},{NULL,NULL}}')::${element}[]`),
+        `[-3:-2][7:8]={{NULL${mark}NULL}${mark}{NULL${mark}NULL}}`,
         sql(`array_fill(${literal(values[0] as Value, type)}, array[2], array[5])::${element}[]`),
       ],
     };

@@ -1,6 +1,8 @@
 import { formatLsn, type Lsn, maxLsn, ZERO_LSN } from "../../change/lsn.ts";
 import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
+import type { ServerErrorFields } from "../../errors/server-error.ts";
+import { SQLSTATE } from "../../errors/sqlstate.ts";
 import { PgoutputDecoder } from "../../pgoutput/decoder.ts";
 import { connectFailure } from "../../postgres/failures.ts";
 import { slotFailure } from "../../postgres/slots.ts";
@@ -74,6 +76,7 @@ export class WalCapture implements AsyncDisposable {
       ...(options.binary ? ["binary 'true'"] : []),
     ];
     const sql = `START_REPLICATION SLOT ${quoteIdent(options.slot)} LOGICAL ${formatLsn(options.startLsn)} (${parameters.join(", ")})`;
+    options.connection.onNotice = (notice) => capture.#heedNotice(notice);
     try {
       const stream = await options.connection.copyBoth(sql, (bytes, start, end) =>
         capture.#receive(bytes, start, end),
@@ -152,6 +155,15 @@ export class WalCapture implements AsyncDisposable {
     if (replyRequested) this.#sendStatus(false);
   }
 
+  /**
+   * From 18 on a publication that is missing is only a warning (LoadPublications in pgoutput.c), and its changes are
+   * left out: the stream must end before their commit counts.
+   */
+  #heedNotice({ code, routine, message }: ServerErrorFields): void {
+    if (routine !== "LoadPublications" && code !== SQLSTATE.objectNotInPrerequisiteState) return;
+    this.#options.connection.destroy(publicationMissing(message, this.#options.publications[0] ?? ""));
+  }
+
   #tick(): void {
     const nowMs = performance.now();
     const action = judgeSilence({
@@ -203,12 +215,7 @@ export class WalCapture implements AsyncDisposable {
     const named = slotFailure(error, this.#options.slot);
     if (named !== error || !(error instanceof Error)) return named;
     if (/publication ".*" does not exist/.test(error.message)) {
-      return new ErserverError("ERS-505", `${error.message}: it was dropped behind our back`, {
-        subject: this.#options.publications[0] ?? "",
-        remedy:
-          "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
-        cause: error,
-      });
+      return publicationMissing(error.message, this.#options.publications[0] ?? "", error);
     }
     return connectFailure(error, this.#options.subject) ?? error;
   }
@@ -218,5 +225,13 @@ function sourceEnded(subject: string): ErserverError {
   return new ErserverError("ERS-204", "the source ended the stream: it is shutting down", {
     subject,
     remedy: "Nothing to do: it reconnects by itself when the server is back.",
+  });
+}
+
+function publicationMissing(message: string, publication: string, cause?: unknown): ErserverError {
+  return new ErserverError("ERS-505", `${message}: a publication was dropped behind our back`, {
+    subject: publication,
+    remedy: "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+    cause,
   });
 }

@@ -68,7 +68,13 @@ const OUTAGES: readonly Outage[] = [
     what: "has another password",
     refusal: { code: "ERS-202", names: "replicator@127.0.0.1:", remedy: ".pgpass" },
     url: asReplicator,
-    begin: () => administer("create role replicator superuser login password 'right'"),
+    begin: async () => {
+      // It owns what was made for an earlier case: it stays as long as the server.
+      await administer(
+        "do $$ begin create role replicator superuser login; exception when duplicate_object then null; end $$",
+      );
+      await administer("alter role replicator password 'right'");
+    },
     end: () => administer("alter role replicator password 'wrong-secret'"),
   },
   {
@@ -107,7 +113,6 @@ test.for(
     await expectEqualTables(source.url, target.url);
   } finally {
     await own.start();
-    await administer("drop role if exists replicator");
   }
 });
 

@@ -82,7 +82,10 @@ class Soak implements AsyncDisposable {
       // The source frees the slot of a replicator that it does not hear about as soon as the replicator gives up.
       source: await start(options.sourceMajor, { wal_sender_timeout: `${TIMEOUT_MS * 2}ms` }),
       // What was committed stays unflushed for a while: a crash takes back what the source must not have been told.
-      target: await start(options.targetMajor, { wal_writer_delay: "2000ms", wal_writer_flush_after: "64MB" }),
+      target: await start(options.targetMajor, {
+        wal_writer_delay: "2000ms",
+        wal_writer_flush_after: "64MB",
+      }),
     };
     const networks = {
       source: keep(await startProxy({ target: { port: servers.source.port } })),

@@ -1,7 +1,15 @@
 import { describe, expect, test } from "vitest";
 import { testMajor } from "../support/clusters.ts";
 import { startReplication } from "../support/pipeline-context.ts";
-import { arraysOf, expectFaithful, since, sql, TRAVEL, travelConfig, type ValueType } from "./value-history.ts";
+import {
+  arraysOf,
+  expectFaithful,
+  since,
+  sql,
+  TRAVEL,
+  travelConfig,
+  type ValueType,
+} from "./value-history.ts";
 
 const SYSTEM: readonly ValueType[] = [
   { type: "pg_lsn", values: ["0/0", "0/1", "FFFFFFFF/FFFFFFFF"] },
@@ -25,9 +33,15 @@ const TEXT_ONLY: readonly ValueType[] = [
     type: "regclass",
     values: ["pg_class", "public.here", '"Odd Schema"."T.x"', '"Odd Schema".here', "0", "4000000000"],
   },
-  { type: "regtype", values: ["int4", "timestamp with time zone", "public.mood", '"Odd Schema".mood[]', "-"] },
+  {
+    type: "regtype",
+    values: ["int4", "timestamp with time zone", "public.mood", '"Odd Schema".mood[]', "-"],
+  },
   { type: "regproc", values: ["pg_catalog.now", "public.only_one", "-"] },
-  { type: "regprocedure", values: ["pg_catalog.abs(int)", 'public.same(int, public.mood)', '"Odd Schema".same(text[])'] },
+  {
+    type: "regprocedure",
+    values: ["pg_catalog.abs(int)", "public.same(int, public.mood)", '"Odd Schema".same(text[])'],
+  },
   { type: "regoper", values: ["pg_catalog.||/", "0"] },
   { type: "regoperator", values: ["+(int,int)", "-(none,int)", "0"] },
   { type: "regconfig", values: ["simple", "english"] },
@@ -53,19 +67,27 @@ describe("the system's own types", () => {
   });
 
   test("arrive as names where the numbers differ", async () => {
-    await expectFaithful([...TEXT_ONLY, ...arraysOf(TEXT_ONLY.filter(({ type }) => type.startsWith("reg")))], {
-      // The target counts its objects differently.
-      sourceSchema: "create table only_here (id int); drop table only_here",
-      schema: OBJECTS,
-    });
+    await expectFaithful(
+      [...TEXT_ONLY, ...arraysOf(TEXT_ONLY.filter(({ type }) => type.startsWith("reg")))],
+      {
+        // The target counts its objects differently.
+        sourcePrelude: "create table only_here (id int); drop table only_here",
+        prelude: OBJECTS,
+      },
+    );
   });
 
   test("a name that the target has not stops replication and names the table", async () => {
-    await using replication = await startReplication({ schema: "create table t (id int primary key, c regclass)" });
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, c regclass)",
+    });
     await replication.caughtUp();
     await replication.source.query("create table only_here (id int primary key)");
     await replication.source.query("insert into t values (1, 'only_here')");
-    await expect(replication.running.finished).rejects.toMatchObject({ code: "ERS-701", subject: "public.t" });
+    await expect(replication.running.finished).rejects.toMatchObject({
+      code: "ERS-701",
+      subject: "public.t",
+    });
   });
 });
 

@@ -61,7 +61,8 @@ describe("texts", () => {
   });
 
   test.for(TRAVEL)("of 8 MB arrive, and find their rows, as %s (T8)", async ([travel]) => {
-    const long = (start: string): string => `'${start}' || repeat('0123456789abcd' || chr(10) || '\\', 524288)`;
+    const long = (start: string): string =>
+      `'${start}' || repeat('0123456789abcd' || chr(10) || '\\', 524288)`;
     const rows = (start: string): string =>
       `insert into keyed values ('${start}', ${long(start)}, '\\x'); insert into whole values (${long(start)}, decode(repeat('00ff5c0a', 500000), 'hex'))`;
     await using replication = await startReplication({
@@ -75,7 +76,9 @@ describe("texts", () => {
     await source.query("update keyed set b = '\\x00'; update whole set b = null where v like 'copied%'");
     await replication.expectEqual();
     await source.query("update keyed set k = k || '.'");
-    await source.query("update keyed set v = '' where k = 'copied.'; delete from whole where v like 'streamed%'");
+    await source.query(
+      "update keyed set v = '' where k = 'copied.'; delete from whole where v like 'streamed%'",
+    );
     await replication.expectEqual();
     expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
   });

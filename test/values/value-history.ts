@@ -57,6 +57,14 @@ export function arraysOf(types: readonly ValueType[]): ValueType[] {
   });
 }
 
+export interface HistoryOptions extends Pick<ReplicationOptions, "config" | "encodings"> {
+  /** SQL before the tables are made, on both sides. */
+  readonly prelude?: string;
+  /** And before it, on one. */
+  readonly sourcePrelude?: string;
+  readonly targetPrelude?: string;
+}
+
 /**
  * Takes every value through the first copy and through the stream: inserted, updated to, updated away from, its row
  * deleted, found by a key of the type and found by the image of the whole row (REPLICA IDENTITY FULL, no key). The
@@ -64,13 +72,16 @@ export function arraysOf(types: readonly ValueType[]): ValueType[] {
  */
 export async function expectFaithful(
   types: readonly ValueType[],
-  options: Omit<ReplicationOptions, "rows">,
+  { config, encodings, prelude, sourcePrelude, targetPrelude }: HistoryOptions = {},
 ): Promise<void> {
   const tables = types.map((type, index) => historyOf(type, index));
   const all = (step: (table: ValueHistory) => string): string => tables.map(step).join(";\n");
+  const schema = `${prelude ?? ""};${all((table) => table.create)}`;
   await using replication = await startReplication({
-    ...options,
-    schema: `${options.schema ?? ""};${all((table) => table.create)}`,
+    ...(config === undefined ? {} : { config }),
+    ...(encodings === undefined ? {} : { encodings }),
+    sourceSchema: `${sourcePrelude ?? ""};${schema}`,
+    targetSchema: `${targetPrelude ?? ""};${schema}`,
     rows: all((table) => table.insert(1)),
   });
   await replication.expectEqual();
@@ -85,7 +96,7 @@ export async function expectFaithful(
     await source.query(step);
     await replication.expectEqual();
   }
-  const left = all((table) => table.count).replaceAll(";", " union all ");
+  const left = all((table) => table.count).replaceAll(";", " union all");
   const counted = await target.query<{ rows: string }>(
     `select count(*) as rows from (${left}) counts where rows = 0`,
   );

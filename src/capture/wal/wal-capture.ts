@@ -231,7 +231,8 @@ function sourceEnded(subject: string): ErserverError {
 function publicationMissing(message: string, publication: string, cause?: unknown): ErserverError {
   return new ErserverError("ERS-505", `${message}: a publication was dropped behind our back`, {
     subject: publication,
-    remedy: "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+    remedy:
+      "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
     cause,
   });
 }

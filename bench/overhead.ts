@@ -1,5 +1,5 @@
 import { preparePgbench } from "./backlog.ts";
-import { parsePgbench, pgbench } from "./pgbench.ts";
+import { parseTps, pgbench } from "./pgbench.ts";
 import { type Scenario, arrival, compare, establish, memory } from "./scenario.ts";
 import { onBoth } from "./servers.ts";
 
@@ -20,7 +20,7 @@ export const OVERHEAD: Scenario = {
       await establish(pair, follower);
     }
     const load = ["-n", "-c", "4", "-j", "2", "--random-seed=1", "-T", String(size(SECONDS))];
-    const { tps } = parsePgbench(await pgbench(pair.source.cluster, load));
+    const tps = parseTps(await pgbench(pair.source.cluster, load));
     if (follower !== undefined) {
       await arrival(pair, follower);
       await compare(pair);

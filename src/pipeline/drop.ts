@@ -38,23 +38,20 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   const dropped: string[] = [];
   const left: string[] = [];
   const slot = registration?.slot ?? slotNameFor(target.name);
-  const source = await connectControl(config.source, session).catch((error: unknown) => {
-    if (force) return undefined;
-    throw unreachable(error, slot);
-  });
-  if (source === undefined)
-    left.push(
-      `replication slot ${slot} and its publications on ${describeConninfo(config.source)}: it keeps WAL until it is dropped`,
-    );
-  else {
+  // Without a registration a slot of our name is somebody else's.
+  if (registration !== undefined) {
     try {
-      // Without a registration a slot of our name is somebody else's.
-      if (registration !== undefined) {
-        requireSameSource(registration, await readSourceFacts(source), target.name);
-        dropped.push(...(await dropSourceObjects(source, slot)));
-      }
-    } finally {
-      await source.end();
+      await using source = await connectControl(config.source, session);
+      requireSameSource(registration, await readSourceFacts(source), target.name);
+      dropped.push(...(await dropSourceObjects(source, slot)));
+    } catch (error) {
+      const gone =
+        error instanceof ErserverError && (error.entry.retry === "reconnect" || error.code === "ERS-410");
+      if (!gone || error.code === "ERS-507") throw error;
+      if (!force) throw error.code === "ERS-410" ? error : unreachable(error, slot);
+      left.push(
+        `replication slot ${slot} and its publications on the source that was registered: it keeps WAL until it is dropped`,
+      );
     }
   }
   if (registration !== undefined) {
@@ -85,8 +82,7 @@ async function dropSourceObjects(source: ControlSession, slot: string): Promise<
   }
 }
 
-function unreachable(error: unknown, slot: string): unknown {
-  if (!(error instanceof ErserverError)) return error;
+function unreachable(error: ErserverError, slot: string): ErserverError {
   return new ErserverError(
     error.code,
     `${error.message}; nothing was removed, because replication slot "${slot}" would stay there and keep WAL`,

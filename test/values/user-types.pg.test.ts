@@ -65,9 +65,9 @@ const ARRAYS = arraysOf([...ENUMS, ...since(11, ...DOMAINS), ...COMPOSITES, ...R
 /** The target has the labels in another order, and its types have other numbers. */
 const OPTIONS: HistoryOptions = {
   prelude: TYPES,
-  sourcePrelude: `create type mood as enum ('sad', 'ok', '', 'O''K "é\', '🐘')`,
+  sourcePrelude: `create type mood as enum ('sad', 'ok', '', 'O''K "é\\', '🐘')`,
   targetPrelude: `create type unused as enum (); create table unused_too (id int);
-    create type mood as enum ('🐘', '', 'O''K "é\', 'sad'); alter type mood add value 'ok' after 'sad'`,
+    create type mood as enum ('🐘', '', 'O''K "é\\', 'sad'); alter type mood add value 'ok' after 'sad'`,
 };
 
 describe("user-defined types", () => {

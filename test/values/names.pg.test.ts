@@ -105,7 +105,7 @@ describe("names", () => {
   test("of types may be anything", async () => {
     const names = NAMES.filter((name) => name !== "k");
     const types = names.map((name, index) =>
-      quoteQualified(index % 2 === 0 ? "public" : "T.s", index % 4 === 3 ? `${name}`.slice(0, 40) : name),
+      quoteQualified(index % 2 === 0 ? "public" : "T.s", index % 4 === 3 ? name.slice(0, 40) : name),
     );
     await using replication = await startReplication({
       schema: `create schema "T.s"; ${types.map((type) => `create type ${type} as enum ('a', 'b')`).join("; ")};

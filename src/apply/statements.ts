@@ -39,7 +39,8 @@ const rowsOf = (plan: TablePlan): string => `${plan.target.partitioned ? "" : "o
 /** `=` of the column's own type, wherever an extension put it: our search_path is empty. */
 function equals(column: CatalogColumn, parameter: string): string {
   const operator = column.equalitySchema === null ? "=" : `operator(${column.equalitySchema}.=)`;
-  return `${quoteIdent(column.name)} ${operator} ${parameter}`;
+  const cast = column.baseType === null ? "" : `::${column.baseType}`;
+  return `${quoteIdent(column.name)}${cast} ${operator} ${parameter}${cast}`;
 }
 
 export function insertStatement(plan: TablePlan): StatementText {

@@ -80,7 +80,6 @@ describe("names", () => {
     const values = NAMES.map((_, index) => `'value ' || ${index}`).join(", ");
     await using replication = await startReplication({
       schema: `create table plain (${columns}, primary key (${NAMES.slice(0, 30).map(quoteIdent).join(", ")})); create table whole (${columns}); alter table whole replica identity full`,
-      targetSchema: `create table reordered (id int)`,
       rows: `insert into plain select ${values}; insert into whole select ${values}`,
     });
     const { source } = replication;
@@ -141,8 +140,8 @@ describe("names", () => {
       const table = "create table t (id int primary key, v text)";
       await source.query(`${table}; insert into t values (1, 'a')`);
       await target.query(table);
-      const config = testConfig(JSON.stringify(source.url), { "North York (2)": JSON.stringify(target.url) });
-      await using running = runPipeline(config, "North York (2)");
+      const config = testConfig(JSON.stringify(source.url), { north: JSON.stringify(target.url) });
+      await using running = runPipeline(config, "north");
       await source.query("insert into t values (2, 'b')");
       await caughtUp(source, running);
       await expectEqualTables(source.url, target.url);

@@ -32,6 +32,10 @@ const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: "0",
 };
 
+/** Came with 14 and 17, so the start-up packet cannot name them: an older server would refuse the connection. */
+const DISABLE_LATER_TIMEOUTS = `select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings
+  where name in ('idle_session_timeout', 'transaction_timeout') and setting <> '0'`;
+
 /** How long `end` waits for a server that may not hear us. */
 const END_TIMEOUT_MS = 2_000;
 
@@ -182,6 +186,7 @@ async function connectOnce(
   const connecting = client.connect();
   client.on("error", () => {});
   await connecting;
+  await client.query(DISABLE_LATER_TIMEOUTS);
   return client;
 }
 

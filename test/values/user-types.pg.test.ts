@@ -39,7 +39,9 @@ const COMPOSITES: readonly ValueType[] = [
       sql("row(null, '{}', null, 'NaN')"),
     ],
   },
-  { type: "positive_pair", key: false, values: ["(1,a)", "(2,)"] },
+  { type: "positive_pair", values: ["(1,a)", "(2,)"] },
+  { type: "my_pairs", values: ["{}", '{"(1,a)","(,)",NULL}'] },
+  { type: "my_moods", values: ["empty", "[sad,ok)"] },
   { type: "row_of_table", key: false, values: [`(1,"(2,b)")`, "(,)"] },
 ];
 
@@ -55,6 +57,7 @@ const TYPES = `create schema "My Schema"; create type "My Schema"."Mood, odd" as
   create domain my_mood as mood check (value <> ''); create domain moment as timestamptz;
   create type pair as (a int, b text); create type deep as (p pair, many pair[], m mood, f float8);
   create type moods as range (subtype = mood${testMajor("source") >= 14 && testMajor("target") >= 14 ? ", multirange_type_name = moods_multi" : ""});
+  create domain my_pairs as pair[]; create domain my_moods as moods;
   create type "My Schema"."Text Range" as range (subtype = text, collation = "C");
   ${testMajor("source") >= 11 ? "create domain positive_pair as pair check ((value).a > 0)" : "create type positive_pair as (a int, b text)"};`;
 

@@ -12,6 +12,7 @@ export function catalogColumn(name: string, change: Partial<CatalogColumn> = {})
     virtual: false,
     identity: "",
     binarySafe: true,
+    baseType: null,
     equalitySchema: "pg_catalog",
     ...change,
   };

@@ -92,6 +92,8 @@ export async function openSession(url: string): Promise<Client> {
     ...(password === "" ? {} : { password: decodeURIComponent(password) }),
     database: decodeURIComponent(pathname.slice(1)),
     application_name: "erserver test",
+    // A test may give its databases timeouts, for erserver to bear.
+    options: "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0",
     ...Object.fromEntries(searchParams),
   });
   client.on("error", () => undefined);

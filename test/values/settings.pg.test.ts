@@ -21,7 +21,7 @@ const TYPES: readonly ValueType[] = [
   },
   { type: "real", values: ["0.1", "3.4028235e38", "1e-45"] },
   { type: "double precision", values: ["0.1", "0.30000000000000004", "4.9e-324", "NaN"] },
-  { type: "point", key: false, values: ["(0.1,0.30000000000000004)"] },
+  { type: "point", key: false, values: ["(0.1,0.30000000000000004)", "(NaN,-0)"] },
   { type: "bytea", values: [sql("decode('00ff5c27', 'hex')"), sql("'abc'")] },
   { type: "money", values: [sql("123456789::bigint::money / 100"), sql("(-1)::bigint::money / 100")] },
   { type: "text", values: [sql("chr(92)"), sql("chr(92) || chr(39) || 'n'"), "NULL", "null"] },
@@ -46,8 +46,8 @@ const perRole = (settings: Readonly<Record<string, string>>): string =>
 const run = (statements: string): string => `do $do$ begin ${statements} end $do$`;
 
 const laterTimeouts = (major: number): Record<string, string> => ({
-  ...(major >= 14 ? { idle_session_timeout: "100" } : {}),
-  ...(major >= 17 ? { transaction_timeout: "100" } : {}),
+  ...(major >= 14 ? { idle_session_timeout: "500" } : {}),
+  ...(major >= 17 ? { transaction_timeout: "500" } : {}),
 });
 
 const SOURCE = run(
@@ -131,7 +131,7 @@ test("a session of ours that has nothing to do is not ended by a timeout of the 
     targetSchema: TARGET,
   });
   await replication.caughtUp();
-  await replication.source.query("select pg_sleep(1)");
+  await replication.source.query("select pg_sleep(1.5)");
   await replication.source.query("insert into t values (1)");
   await replication.expectEqual();
   expect(replication.running.statuses.map(({ state }) => state)).not.toContain("offline");

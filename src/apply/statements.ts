@@ -131,13 +131,23 @@ export function keyAsJson(plan: TablePlan, image: "new" | "old", parameters: Par
 function rowCondition(plan: TablePlan, image: "new" | "old", parameters: Parameters): string {
   if (!plan.wholeRow)
     return plan.key.map((column) => equals(column.target, parameters.add(image, column))).join(" and ");
-  const names = plan.written.map((column) => quoteIdent(column.target.name)).join(", ");
-  const values = plan.written.map((column) => parameters.add(image, column)).join(", ");
+  const names = plan.written.map(({ target }) => oneNaN(target, quoteIdent(target.name))).join(", ");
+  const values = plan.written
+    .map((column) => oneNaN(column.target, parameters.add(image, column)))
+    .join(", ");
   // The casts keep the parser from comparing column by column, which knows no `*=`.
   const same = `row(${names})::record operator(pg_catalog.*=) row(${values})::record`;
   return plan.target.partitioned
     ? `(tableoid, ctid) = (select tableoid, ctid from ${rowsOf(plan)} where ${same} limit 1)`
     : `ctid = (select ctid from ${rowsOf(plan)} where ${same} limit 1)`;
+}
+
+/** NaN has many bit patterns: binary values keep theirs, text values get the usual one. */
+function oneNaN({ typeName, baseType }: CatalogColumn, value: string): string {
+  const type = baseType ?? typeName;
+  return type === "real" || type === "double precision"
+    ? `case when ${value} = 'NaN' then 'NaN' else ${value}::${type} end`
+    : value;
 }
 
 export function truncateStatement(plans: readonly TablePlan[], restartIdentity: boolean): string {

@@ -87,6 +87,8 @@ function remedyFor({ code }: ServerError, { table, targetTable }: TableCopy): st
     const { source } = table;
     return `Run for the roles in the configuration, on the source: GRANT SELECT ON ${tableLabel(source.schema, source.name)} TO its role; on the target: GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ${tableLabel(targetTable.schema, targetTable.name)} TO its role`;
   }
+  if (code === SQLSTATE.untranslatableCharacter)
+    return "The target's encoding cannot hold a character of the source: copy to a database in UTF8";
   return code === SQLSTATE.foreignKeyViolation
     ? "Let the role set session_replication_role (superuser, or GRANT SET ON PARAMETER session_replication_role from 15 on), or drop the target's foreign keys for the first copy"
     : "Correct the table on the target (or the privileges)";

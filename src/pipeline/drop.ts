@@ -29,37 +29,43 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   const store = new PipelineStore(control, target.name);
   const known = await usableSchemaExists(control, describeConninfo(target.conninfo));
   const registration = known ? await store.registration() : undefined;
-  if (await isServed(control, target.name)) {
-    throw new ErserverError("ERS-508", `a replicator serves target ${target.name}`, {
-      subject: target.name,
-      remedy: "Stop erserver run first, then drop.",
-    });
-  }
   const dropped: string[] = [];
   const left: string[] = [];
   const slot = registration?.slot ?? slotNameFor(target.name);
-  // Without a registration a slot of our name is somebody else's.
-  if (registration !== undefined) {
-    try {
-      await using source = await connectControl(config.source, session);
+  try {
+    await using source = await connectControl(config.source, session);
+    await refuseServed(control, target.name);
+    // Without a registration a slot of our name is somebody else's.
+    if (registration !== undefined) {
       requireSameSource(registration, await readSourceFacts(source), target.name);
       dropped.push(...(await dropSourceObjects(source, slot)));
-    } catch (error) {
-      const gone =
-        error instanceof ErserverError && (error.entry.retry === "reconnect" || error.code === "ERS-410");
-      if (!gone || error.code === "ERS-507") throw error;
-      if (!force) throw error.code === "ERS-410" ? error : unreachable(error, slot);
+    }
+  } catch (error) {
+    const gone =
+      error instanceof ErserverError && (error.entry.retry === "reconnect" || error.code === "ERS-410");
+    if (!gone || error.code === "ERS-507" || error.code === "ERS-508") throw error;
+    if (!force) throw error.code === "ERS-410" ? error : unreachable(error, slot);
+    if (registration !== undefined) {
       left.push(
         `replication slot ${slot} and its publications on the source that was registered: it keeps WAL until it is dropped`,
       );
     }
   }
+  await refuseServed(control, target.name);
   if (registration !== undefined) {
     await store.unregister();
     dropped.push(`target ${target.name} from schema erserver`);
   }
   if (known && (await store.dropSchemaIfUnused())) dropped.push("schema erserver on the target");
   return { dropped, left };
+}
+
+async function refuseServed(control: ControlSession, name: string): Promise<void> {
+  if (!(await isServed(control, name))) return;
+  throw new ErserverError("ERS-508", `a replicator serves target ${name}`, {
+    subject: name,
+    remedy: "Stop erserver run first, then drop.",
+  });
 }
 
 async function dropSourceObjects(source: ControlSession, slot: string): Promise<string[]> {

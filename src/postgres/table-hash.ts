@@ -8,21 +8,23 @@ export interface TableHash {
   readonly sum: string;
 }
 
+export type HashedColumn = Pick<CatalogColumn, "name" | "typeName" | "baseType">;
+
 export interface HashedTable {
   readonly schema: string;
   readonly name: string;
   readonly partitioned: boolean;
   /** In the same order on both sides. */
-  readonly columns: readonly Pick<CatalogColumn, "name" | "typeName">[];
+  readonly columns: readonly HashedColumn[];
   /** Rows to leave out: those that the condition does not select. */
   readonly where?: string | undefined;
 }
 
 /**
- * Types whose text form depends on the server's version (before 12, floats print up to 17 digits, from 12 the
- * shortest exact form) are hashed in their binary form, which is the same everywhere.
+ * Types that consist of binary floating point numbers, and their send functions. Their text form depends on the server's
+ * version (before 12, floats print up to 17 digits, from 12 the shortest exact form), their binary form does not.
  */
-const BINARY_FORM: Readonly<Record<string, string>> = {
+const SEND_FUNCTIONS: Readonly<Record<string, string>> = {
   real: "float4send",
   "double precision": "float8send",
   point: "point_send",
@@ -32,26 +34,37 @@ const BINARY_FORM: Readonly<Record<string, string>> = {
   path: "path_send",
   polygon: "poly_send",
   circle: "circle_send",
-  "real[]": "array_send",
-  "double precision[]": "array_send",
-  "point[]": "array_send",
 };
 
+/** SQL for a value whose text is the same on every server that holds the same value. */
+function comparable({ name, typeName, baseType }: HashedColumn): string {
+  const type = baseType ?? typeName;
+  const column = quoteIdent(name);
+  const element = type.endsWith("[]") ? type.slice(0, -2) : undefined;
+  const send = SEND_FUNCTIONS[element ?? type];
+  if (send === undefined) return column;
+  const bytes = (value: string): string =>
+    // NaN has many bit patterns and arrives as one of them.
+    send.startsWith("float")
+      ? `case when ${value} <> 'NaN' then pg_catalog.${send}(${value}) when ${value} is not null then '' end`
+      : `pg_catalog.${send}(${value})`;
+  if (element === undefined) return bytes(column);
+  // Not array_send, which also tells whether the array ever had a NULL.
+  return `case when ${column} is not null then row(pg_catalog.array_dims(${column}), array(select ${bytes("element")} from pg_catalog.unnest(${column}) with ordinality as u(element, n) order by n))::text end`;
+}
+
 /**
- * Each row becomes text as a record, which tells NULL from an empty string and quotes what is ambiguous; its md5
- * is summed in two halves, so that duplicate rows count and the order does not. `where` applies to the source's
- * columns. md5 here is a checksum against accidents, not against forgery.
+ * Each row becomes text as a record, which tells NULL from an empty string and quotes what is ambiguous; its md5, in
+ * UTF-8 whatever the database's encoding is, is summed in two halves, so that duplicate rows count and the order does
+ * not. `where` applies to the source's columns. md5 here is a checksum against accidents, not against forgery.
  */
 export function tableHashSql(table: HashedTable): string {
-  const values = table.columns.map(({ name, typeName }) => {
-    const send = BINARY_FORM[typeName];
-    return send === undefined ? quoteIdent(name) : `pg_catalog.${send}(${quoteIdent(name)})`;
-  });
+  const values = table.columns.map(comparable);
   const from = `${table.partitioned ? "" : "only "}${quoteQualified(table.schema, table.name)}`;
   const half = (start: number): string =>
     `coalesce(sum(('x' || substr(h, ${start}, 16))::bit(64)::bigint::numeric), 0)::text`;
   return `select count(*)::text, ${half(1)} || ':' || ${half(17)}
-    from (select pg_catalog.md5((row(${values.join(", ")}))::text) as h from ${from}${table.where === undefined ? "" : ` where (${table.where})`}) as hashed`;
+    from (select pg_catalog.md5(pg_catalog.convert_to((row(${values.join(", ")}))::text, 'UTF8')) as h from ${from}${table.where === undefined ? "" : ` where (${table.where})`}) as hashed`;
 }
 
 export async function hashTable(connection: WireConnection, table: HashedTable): Promise<TableHash> {

@@ -1,6 +1,6 @@
 /**
  * Known gap: a SQL_ASCII database may hold bytes that are not UTF-8. They stop replication, also to another SQL_ASCII database,
- * because our sessions speak UTF-8.
+ * because our sessions speak UTF-8 (the source itself refuses to send such bytes to them), and no table is named.
  */
 import { describe, expect, test } from "vitest";
 import { startReplication } from "../support/pipeline-context.ts";
@@ -62,6 +62,7 @@ describe("UTF8 to LATIN1, with a character that LATIN1 has not,", () => {
       await source.query(
         "begin; insert into first values (1); insert into second values ('é', 'fine'); commit",
       );
+      await replication.caughtUp();
       await source.query(
         "begin; insert into first values (2); insert into second values ('東', 'x'); insert into first values (3); commit",
       );
@@ -117,10 +118,7 @@ describe("SQL_ASCII", () => {
     await using replication = await startReplication({ schema, encodings });
     await replication.caughtUp();
     await replication.source.query("insert into t values (1, E'\\xe9')");
-    await expect(replication.running.finished).rejects.toMatchObject({
-      code: "ERS-701",
-      subject: "public.t",
-    });
+    await expect(replication.running.finished).rejects.toThrow(/invalid byte sequence/);
     expect(await replication.target.query("select * from t")).toEqual([]);
   });
 });

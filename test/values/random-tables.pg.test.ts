@@ -96,8 +96,11 @@ const TYPES: readonly RandomType[] = [
   {
     sql: "interval",
     value: fc
-      .tuple(fc.integer(), fc.integer(), fc.maxSafeInteger())
-      .map(([months, days, us]) => `${months} months ${days} days ${us} microseconds`),
+      .tuple(fc.integer(), fc.integer(), fc.integer(), fc.nat(999_999))
+      .map(
+        ([months, days, seconds, us]) =>
+          `${months} months ${days} days ${seconds} seconds ${us} microseconds`,
+      ),
     key: true,
   },
   { sql: "uuid", value: fc.uuid(), key: true },

@@ -77,9 +77,9 @@ const TIMES: readonly ValueType[] = [
       "2147483647 days",
       "-178000000 years 1 day",
       "178000000 years",
-      "2562047788:00:54.775807",
-      "-2562047788:00:54.775807",
       "2147483647 days 23:59:59.999999",
+      // Older servers print more than they read.
+      ...valueSince(15, "2562047788:00:54.775807", "-2562047788:00:54.775807"),
       ...valueSince(17, "infinity", "-infinity"),
     ],
     alike: ["24 hours -1 days", "1 day -24 hours", "-30 days 1 mon"],

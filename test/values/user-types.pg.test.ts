@@ -35,7 +35,7 @@ const COMPOSITES: readonly ValueType[] = [
   {
     type: "deep",
     values: [
-      sql("row(row(1, 'x')::pair, array[row(2, null)::pair, null], 'ok', 0.1)"),
+      sql("row(row(1, 'x')::pair, array[row(2, null)::pair, null], 'ok', 0.25)"),
       sql("row(null, '{}', null, 'NaN')"),
     ],
   },

@@ -4,6 +4,7 @@ import type { Logger } from "../observability/log.ts";
 import type { TableProblem } from "../postgres/selection.ts";
 import { createPipelineSlot } from "./first-copy.ts";
 import { openPipeline, type PipelineContext } from "./open-pipeline.ts";
+import { connectSides } from "./sides.ts";
 
 export interface CommandOptions {
   readonly config: Config;
@@ -33,7 +34,10 @@ export async function initPipeline(
     await holder.end();
     return { changes: [...open.changes, `replication slot ${open.slot} on the source`], problems };
   } catch (error) {
-    if (error instanceof ErserverError && error.code === "ERS-508") return { changes: [], problems: [] };
-    throw error;
+    if (!(error instanceof ErserverError) || error.code !== "ERS-508") throw error;
+    // Whoever serves the target may not have got as far as its slot: a source that is away is told here too.
+    await using sides = await connectSides(options);
+    if (sides.registration === undefined || (await sides.store.progress()) === undefined) throw error;
+    return { changes: [], problems: [] };
   }
 }

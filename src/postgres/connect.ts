@@ -3,7 +3,7 @@ import type { Duplex } from "node:stream";
 import pg from "pg";
 import { type Conninfo, describeConninfo, passwordFor, type SslMode } from "../config/conninfo.ts";
 import { WireConnection } from "../wire/connection.ts";
-import { connectFailure } from "./failures.ts";
+import { connectDenied, connectFailure } from "./failures.ts";
 
 /**
  * Settings of every session of ours: both sides print and read values the same way, whatever the servers and
@@ -143,7 +143,11 @@ async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.
       }
     }
   }
-  throw connectFailure(failure, describeConninfo(conninfo)) ?? failure;
+  const where = describeConninfo(conninfo);
+  const known = connectFailure(failure, where);
+  // Of a WAL sender it means the REPLICATION attribute, and its caller knows.
+  if (known !== undefined || options.replication === true) throw known ?? failure;
+  throw connectDenied(failure, where, conninfo);
 }
 
 interface Attempt {

@@ -2,6 +2,7 @@ import type { ErrorCode } from "../errors/codes.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { quoteIdent } from "../quote/ident.ts";
 
 /** SQLSTATE of a server's answer, whichever driver path it came by; undefined for anything else. */
 export function sqlStateOf(error: unknown): string | undefined {
@@ -150,7 +151,9 @@ function causeOfState(state: string, message: string, where: string): Cause | un
       return {
         code: "ERS-206",
         what: message,
-        remedy: "Nothing to do if the server is starting; else raise max_connections or end idle sessions.",
+        remedy: message.includes("max_wal_senders")
+          ? "Raise max_wal_senders there and restart the server, or end WAL senders that nobody needs (pg_stat_replication); it reconnects by itself."
+          : "Nothing to do if the server is starting; else raise max_connections or end idle sessions.",
       };
     case SQLSTATE.adminShutdown:
     case SQLSTATE.crashShutdown:
@@ -162,6 +165,20 @@ function causeOfState(state: string, message: string, where: string): Cause | un
     default:
       return undefined;
   }
+}
+
+/** 42501 before the first query of an ordinary session: the role may not connect to the database. */
+export function connectDenied(
+  error: unknown,
+  where: string,
+  { database, user }: { readonly database: string; readonly user: string },
+): unknown {
+  if (sqlStateOf(error) !== SQLSTATE.insufficientPrivilege) return error;
+  return new ErserverError("ERS-205", `${where}: ${(error as Error).message}`, {
+    subject: where,
+    remedy: `Run there as the owner of the database: GRANT CONNECT ON DATABASE ${quoteIdent(database)} TO ${quoteIdent(user)};`,
+    cause: error,
+  });
 }
 
 /** The exact line: one database, one role, one address. */

@@ -109,8 +109,6 @@ export function slotFailure(error: unknown, name: string): unknown {
       });
     case SQLSTATE.configurationLimitExceeded:
       return noFreeSlot(message, options);
-    case SQLSTATE.tooManyConnections:
-      return noFreeSlot(message, options);
     case SQLSTATE.insufficientPrivilege:
       return new ErserverError("ERS-302", `the role may not use replication slots: ${message}`, {
         ...options,

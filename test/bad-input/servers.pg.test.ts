@@ -1,5 +1,6 @@
 import { rm, writeFile } from "node:fs/promises";
 import path from "node:path";
+import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Cluster, startCluster } from "../../src/demo/cluster.ts";
 import { dropPipeline } from "../../src/pipeline/drop.ts";
@@ -78,6 +79,23 @@ const OUTAGES: readonly Outage[] = [
     end: () => administer("alter role replicator password 'wrong-secret'"),
   },
   {
+    what: "does not let the role connect to the database",
+    refusal: { code: "ERS-205", names: "visitor@127.0.0.1:", remedy: /GRANT CONNECT ON DATABASE .* TO "visitor";/ },
+    url: (database) => asReplicator(database).replace("replicator", "visitor"),
+    begin: async (database) => {
+      await administer(
+        "do $$ begin create role visitor; exception when duplicate_object then null; end $$",
+      );
+      await administer("alter role visitor nosuperuser login password 'wrong-secret'");
+      await administer(`revoke connect on database ${database} from public`);
+    },
+    end: async (database) => {
+      await administer(`grant connect on database ${database} to visitor`);
+      // For all that comes after connecting.
+      await administer("alter role visitor superuser");
+    },
+  },
+  {
     what: "does not have the database",
     refusal: { code: "ERS-203", names: "127.0.0.1:", remedy: "createdb" },
     begin: (database) => administer(`alter database ${database} rename to away`),
@@ -113,6 +131,28 @@ test.for(
     await expectEqualTables(source.url, target.url);
   } finally {
     await own.start();
+  }
+});
+
+test("a source whose WAL senders are all taken: offline, and it goes on by itself when one is free", async () => {
+  await restartWith("set max_wal_senders = 1");
+  await using source = await restartableDatabase(own);
+  await using target = await freshDatabase(sharedCluster("target"));
+  for (const database of [source, target]) await database.query(TABLE);
+  const taker = new pg.Client({ connectionString: source.url, replication: "database" } as pg.ClientConfig);
+  try {
+    await taker.connect();
+    await using running = runPipeline(testConfig(source.url, { [source.name]: target.url }), source.name);
+    await expectOffline(running, "source", {
+      code: "ERS-206",
+      names: "127.0.0.1:",
+      remedy: "max_wal_senders",
+    });
+    await taker.end();
+    await caughtUp(source, running);
+  } finally {
+    await taker.end();
+    await restartWith("reset max_wal_senders");
   }
 });
 

@@ -53,6 +53,8 @@ export class Applier {
   readonly #plans = new WeakMap<Relation, TablePlan>();
   #progressLsn: Lsn;
   #controlPrepared = false;
+  /** A savepoint is open. */
+  #sliced = false;
   /** Counts of the open target transaction. */
   #rows = 0;
   #replays = 0;
@@ -122,9 +124,8 @@ export class Applier {
   /** The fast way: everything in one flight. False when it must be replayed; the transaction is rolled back to before the group. */
   async #applyTogether(group: Group): Promise<boolean> {
     const batch = this.#batch();
-    batch.bindExecute(group.begins ? "begin" : "savepoint", []);
-    // Executes behind the first, by what they must affect: 1 row, or -1 for any number.
-    const expected: number[] = [];
+    // What each execute must affect: 1 row, or -1 for any number.
+    const expected = this.#bound(batch, group.begins);
     let index = 0;
     for (const { transaction, end } of group.members) {
       for (; index < end && !batch.failed; index++) {
@@ -146,12 +147,23 @@ export class Applier {
     const result = await batch.send();
     if (
       result.error === undefined &&
-      expected.every((count, at) => count < 0 || result.affected[at + 1] === count)
+      expected.every((count, at) => count < 0 || result.affected[at] === count)
     )
       return true;
     if (result.error !== undefined && isPassing(result.error)) throw targetRetry(result.error);
     await this.#undo(group);
     return false;
+  }
+
+  /**
+   * Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is
+   * open costs the server memory, and a look-up of every row version in all of them.
+   */
+  #bound(batch: Batch, begins: boolean): number[] {
+    const statements = begins ? ["begin"] : this.#sliced ? ["release", "savepoint"] : ["savepoint"];
+    for (const statement of statements) batch.bindExecute(statement, []);
+    this.#sliced = !begins;
+    return statements.map(() => -1);
   }
 
   /** Writes one change; false when there is nothing to write because the table's copy has it. */
@@ -295,6 +307,7 @@ const CONTROL_STATEMENTS = {
   begin: "begin",
   commit: "commit",
   savepoint: `savepoint ${SAVEPOINT}`,
+  release: `release savepoint ${SAVEPOINT}`,
   wal: "select pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()",
   progress: `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
       replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()

@@ -7,6 +7,7 @@ import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
+import { isRewritten } from "./snapshot-reader.ts";
 
 export interface TableCopy {
   /** In a transaction with the snapshot that the copy shows. */
@@ -64,6 +65,7 @@ export async function copyTable(copy: TableCopy): Promise<number> {
       copy.onBytes(frames.length);
     }
     const rows = await copyIn.done();
+    if (await isRewritten(source, table.source.oid)) throw rewritten(table);
     await recordCopy(target, copy, rows);
     await target.query("commit");
     return rows;
@@ -80,6 +82,14 @@ export async function copyTable(copy: TableCopy): Promise<number> {
       },
     );
   }
+}
+
+function rewritten({ source: { schema, name } }: ReplicatedTable): ErserverError {
+  const label = tableLabel(schema, name);
+  return new ErserverError("ERS-509", `table ${label} was truncated or rewritten just before it was copied`, {
+    subject: label,
+    remedy: "Nothing to do: it is copied again by itself, from a new snapshot.",
+  });
 }
 
 function remedyFor({ code }: ServerError, { table, targetTable }: TableCopy): string {

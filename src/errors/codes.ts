@@ -67,6 +67,10 @@ export const ERROR_CODES = {
   "ERS-305": setup("version-unsupported", "The server's version is older than what is supported."),
   "ERS-306": setup("no-tables", "No source table matches the configuration."),
   "ERS-307": setup("source-is-standby", "The source is in recovery, and its version cannot decode there."),
+  "ERS-308": setup(
+    "limited",
+    "A server's version or a role's privileges make replication do less, or otherwise; it runs all the same.",
+  ),
 
   "ERS-401": setup("table-absent", "A replicated table does not exist on the target."),
   "ERS-402": setup("column-absent", "A replicated column does not exist on the target table."),
@@ -105,7 +109,7 @@ export const ERROR_CODES = {
   "ERS-509": {
     ...stream(
       "source-reshaped",
-      "A table or a column joined the stream that the pipeline has to be opened anew for; that happens by itself.",
+      "A source table has changed in a way that the pipeline has to be opened anew for; that happens by itself.",
     ),
     retry: "reconnect",
   },

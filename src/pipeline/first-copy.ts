@@ -1,15 +1,14 @@
-import { randomBytes, randomUUID } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { becomeReplica, writerSettings } from "../apply/target-session.ts";
 import { copiedColumns, copyTable, recordCopy } from "../copy/table-copy.ts";
 import { openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
-import { createSlot, dropSlot, type ExportedSnapshot } from "../postgres/slots.ts";
+import { createSlot, createTemporarySlot, dropSlot, type ExportedSnapshot } from "../postgres/slots.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import { hashTable, sameHash } from "../postgres/table-hash.ts";
 import { quoteQualified } from "../quote/ident.ts";
-import { parseSlotName } from "../quote/slot-name.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { connectReplication } from "./connect-replication.ts";
 import type { OpenPipeline, PipelineContext } from "./open-pipeline.ts";
@@ -90,9 +89,7 @@ async function takeSnapshot(
   if (open.progress === undefined) return createPipelineSlot(context, open);
   const holder = await connectReplication(context);
   try {
-    // A name that was never used: the source may still keep the slot of a session that it does not know to be dead.
-    const name = parseSlotName(`${open.slot.slice(0, 48)}_copy_${randomBytes(4).toString("hex")}`);
-    return { snapshot: await createSlot(holder, name, { temporary: true }), holder };
+    return { snapshot: await createTemporarySlot(holder, open.slot, "copy"), holder };
   } catch (error) {
     holder.destroy();
     throw error;

@@ -1,8 +1,8 @@
 import type { Config, TargetConfig } from "../config/config.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
-import type { TableProblem } from "../postgres/selection.ts";
 import { createPipelineSlot } from "./first-copy.ts";
+import type { Problem } from "./limits.ts";
 import { openPipeline, type PipelineContext } from "./open-pipeline.ts";
 import { connectSides } from "./sides.ts";
 
@@ -24,15 +24,15 @@ export function contextOf({ config, target, log }: CommandOptions): PipelineCont
 /** Makes the objects on both sides that are not there yet; `changes` names them. A target that is being served is left alone. */
 export async function initPipeline(
   options: CommandOptions,
-): Promise<{ changes: readonly string[]; problems: readonly TableProblem[] }> {
+): Promise<{ changes: readonly string[]; problems: readonly Problem[] }> {
   const context = contextOf(options);
   try {
     await using open = await openPipeline(context);
-    const { problems } = open.selection;
-    if (open.progress !== undefined) return { changes: open.changes, problems };
+    const { changes, problems } = open;
+    if (open.progress !== undefined) return { changes, problems };
     const { holder } = await createPipelineSlot(context, open);
     await holder.end();
-    return { changes: [...open.changes, `replication slot ${open.slot} on the source`], problems };
+    return { changes: [...changes, `replication slot ${open.slot} on the source`], problems };
   } catch (error) {
     if (!(error instanceof ErserverError) || error.code !== "ERS-508") throw error;
     // Whoever serves the target may not have got as far as its slot: a source that is away is told here too.

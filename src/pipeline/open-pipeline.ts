@@ -21,13 +21,13 @@ import {
   readServerFacts,
   readSourceFacts,
   requireUsableSource,
-  isUntestedMajor,
   type ServerFacts,
   type SourceFacts,
 } from "../postgres/source-facts.ts";
 import { OLDEST_TARGET_MAJOR, majorOf } from "../postgres/server-version.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
 import { connectReplication } from "./connect-replication.ts";
+import { limitsOf, type Problem } from "./limits.ts";
 import { migrate, usableSchemaExists } from "../store/migrate.ts";
 import {
   PipelineStore,
@@ -59,6 +59,8 @@ export interface OpenPipeline extends AsyncDisposable {
   readonly targetTables: ReadonlyMap<string, CatalogTable>;
   /** Undefined until the slot has been made. */
   readonly progress: Progress | undefined;
+  /** What the operator should know. */
+  readonly problems: readonly Problem[];
   /** What was created or changed on the way, for people. */
   readonly changes: readonly string[];
 }
@@ -69,7 +71,7 @@ export interface OpenPipeline extends AsyncDisposable {
  * lock comes before the first change.
  */
 export async function openPipeline(context: PipelineContext): Promise<OpenPipeline> {
-  const { config, target, log } = context;
+  const { config, target } = context;
   const opened: { close(): Promise<void> | void }[] = [];
   const close = async (): Promise<void> => {
     for (const one of opened.toReversed()) await one.close();
@@ -104,16 +106,6 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     requireUsableSource(sourceFacts, describeConninfo(config.source));
     // A managed host lets roles replicate that the catalogue does not mark so.
     if (!sourceFacts.mayReplicate) await (await connectReplication(context)).end();
-    for (const [side, facts] of [
-      ["source", sourceFacts],
-      ["target", targetFacts],
-    ] as const) {
-      if (isUntestedMajor(facts.version))
-        log.warn(
-          `PostgreSQL ${facts.versionText} on the ${side} is newer than what this version was tested with`,
-        );
-    }
-
     const selection = await select(config, source, sourceFacts);
     const targetTables = new Map(
       (await readTables(control, targetFacts.version)).map((table) => [
@@ -162,6 +154,10 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       selection,
       targetTables,
       progress,
+      problems: [
+        ...selection.problems,
+        ...limitsOf({ source: sourceFacts, target: targetFacts, replicaRole: session.replicaRole }),
+      ],
       changes: [
         ...changes.map((name) => `schema erserver on the target: ${name}`),
         ...(known === undefined ? [`target ${target.name} registered`] : []),

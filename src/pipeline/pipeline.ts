@@ -9,6 +9,7 @@ import type { ControlSession } from "../postgres/connect.ts";
 import { lightBeacon } from "./beacon.ts";
 import { type CopyProgress, firstCopy } from "./first-copy.ts";
 import { follow } from "./follow.ts";
+import type { Problem } from "./limits.ts";
 import { openPipeline, type OpenPipeline, type PipelineContext } from "./open-pipeline.ts";
 
 /** What a pipeline does now, as this process knows it. */
@@ -50,6 +51,7 @@ const STABLE_MS = 10_000;
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #context: PipelineContext;
+  readonly #warned = new Set<string>();
   #status: PipelineStatus;
   #beacon: ControlSession | undefined;
 
@@ -113,13 +115,7 @@ export class Pipeline {
     await using open = await openPipeline(this.#context);
     await this.#beacon?.end();
     this.#beacon = undefined;
-    const { log } = this.#context;
-    for (const problem of open.selection.problems)
-      log.warn(problem.message, { code: problem.code, remedy: problem.remedy });
-    if (!open.session.replicaRole)
-      log.warn(
-        "the role may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows",
-      );
+    for (const problem of open.problems) this.#warnOnce(problem);
     try {
       await this.#copyAndFollow(open, signal);
     } catch (error) {
@@ -127,6 +123,13 @@ export class Pipeline {
       await this.#record(open, toErserverError(error)).catch(() => {});
       throw error;
     }
+  }
+
+  /** A pipeline is opened anew after every outage: what has not changed is not said again. */
+  #warnOnce({ message, code, remedy }: Problem): void {
+    if (this.#warned.has(message)) return;
+    this.#warned.add(message);
+    this.#context.log.warn(message, { code, remedy });
   }
 
   async #copyAndFollow(open: OpenPipeline, signal: AbortSignal): Promise<void> {

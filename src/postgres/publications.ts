@@ -15,6 +15,9 @@ export interface PublicationNames {
   readonly insertOnly: string;
 }
 
+/** The first version that publishes TRUNCATE. */
+export const TRUNCATE_PUBLICATION = 110_000;
+
 export function publicationNames(slot: string): PublicationNames {
   return { all: slot, insertOnly: `${slot.slice(0, 56)}_insert` };
 }
@@ -76,7 +79,7 @@ export async function dropPublications(session: ControlSession, names: Publicati
 }
 
 function wantedPublications(plan: PublicationPlan): Wanted[] {
-  const truncates = plan.sourceVersion >= 110_000;
+  const truncates = plan.sourceVersion >= TRUNCATE_PUBLICATION;
   const identified = plan.published.filter((table) => table.publishes === "all");
   return [
     {
@@ -156,7 +159,7 @@ async function readPublication(
 ): Promise<CurrentPublication | undefined> {
   const [publication] = await session.query(
     `select oid, pubinsert::text as insert, pubupdate::text as update, pubdelete::text as delete,
-       ${version >= 110_000 ? "pubtruncate::text" : "'false'"} as truncate,${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root,
+       ${version >= TRUNCATE_PUBLICATION ? "pubtruncate::text" : "'false'"} as truncate,${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root,
        ${version >= 180_000 ? "(pubgencols = 's')::text" : "'false'"} as generated
      from pg_catalog.pg_publication where pubname = $1`,
     [name],

@@ -1,8 +1,9 @@
+import { randomBytes } from "node:crypto";
 import { type Lsn, parseLsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
-import type { SlotName } from "../quote/slot-name.ts";
+import { parseSlotName, type SlotName } from "../quote/slot-name.ts";
 import { quoteIdent } from "../quote/ident.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import type { ControlSession } from "./connect.ts";
@@ -75,6 +76,17 @@ export async function createSlot(
   } catch (error) {
     throw slotFailure(error, name);
   }
+}
+
+/** A slot for its snapshot, which goes with the session. `slot` is the pipeline's. */
+export async function createTemporarySlot(
+  connection: WireConnection,
+  slot: string,
+  purpose: "copy" | "verify",
+): Promise<ExportedSnapshot> {
+  // A name that was never used: the source may still keep the slot of a session that it does not know to be dead.
+  const name = parseSlotName(`${slot.slice(0, 47)}_${purpose}_${randomBytes(4).toString("hex")}`);
+  return createSlot(connection, name, { temporary: true });
 }
 
 /** Drops the slot; true when there was one. A slot that is in use fails with ERS-507. */

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import type { Conninfo } from "../config/conninfo.ts";
-import { openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { isRewritten, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
@@ -12,10 +12,10 @@ import { tableAbsent } from "../apply/table-plan.ts";
 import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { connectWire } from "../postgres/connect.ts";
 import { type ReplicatedTable, selectTables } from "../postgres/selection.ts";
-import { createSlot, type ExportedSnapshot } from "../postgres/slots.ts";
+import { createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
 import { readServerFacts } from "../postgres/source-facts.ts";
 import { addHashes, hashTable, sameHash, type TableHash } from "../postgres/table-hash.ts";
-import { parseSlotName } from "../quote/slot-name.ts";
+import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
 
 export interface TableComparison {
@@ -63,11 +63,7 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
   let targetSnapshot: string;
   try {
     if (served) await holdAt(sides, FIRST_LSN, options);
-    source = await createSlot(
-      replication,
-      parseSlotName(`${sides.registration.slot.slice(0, 48)}_verify_${process.pid % 100_000}`),
-      { temporary: true },
-    );
+    source = await createTemporarySlot(replication, sides.registration.slot, "verify");
     if (served) await holdAt(sides, source.consistentPoint, options);
     else {
       await sides.store.hold(source.consistentPoint, HOLD_SECONDS);
@@ -76,9 +72,14 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
     }
     const exporter = held.add(await openSession(options, options.target.conninfo));
     const [, exported] = await exporter.query(
-      "begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot()",
+      `begin isolation level repeatable read read only;
+       select pg_catalog.pg_export_snapshot(), lsn from erserver.progress where pipeline = ${quoteLiteral(options.target.name)}`,
     );
-    targetSnapshot = exported?.rows[0]?.[0] ?? "";
+    const [snapshot, lsn] = exported?.rows[0] ?? [];
+    // A hold is void after a while: the source may have needed longer, to wait for its running transactions.
+    if (parseLsn(lsn ?? "") > source.consistentPoint)
+      throw notInTime(options.target.name, source.consistentPoint);
+    targetSnapshot = snapshot ?? "";
   } finally {
     await sides.store.hold(undefined, 0);
   }
@@ -121,17 +122,22 @@ async function holdAt(
   while ((await store.heldLsn()) !== lsn) {
     signal.throwIfAborted();
     if (Date.now() > deadline || !(await isServed(target, name))) {
-      throw new ErserverError(
-        "ERS-802",
-        `target ${name} did not reach ${formatLsn(lsn)} in time to be compared there`,
-        {
-          subject: name,
-          remedy: "See erserver status: when it is streaming, run erserver verify again.",
-        },
-      );
+      throw notInTime(name, lsn);
     }
     await sleep(POLL_MS);
   }
+}
+
+function notInTime(name: string, lsn: Lsn): ErserverError {
+  return new ErserverError(
+    "ERS-802",
+    `target ${name} did not stand at ${formatLsn(lsn)} in time to be compared there`,
+    {
+      subject: name,
+      remedy:
+        "See erserver status: when it is streaming, and the source has no transaction that has been open for long, run erserver verify again.",
+    },
+  );
 }
 
 interface Pair {
@@ -180,6 +186,18 @@ async function compare(
     ),
     hashTable(targetReader, { ...target, columns }),
   ]);
+  // Neither side's snapshot shows a table as it was before somebody truncated it.
+  const looks = [
+    ...sources.map(({ source }) => [sourceReader, source.oid] as const),
+    [targetReader, target.oid] as const,
+  ];
+  for (const [reader, oid] of looks) {
+    if (!(await isRewritten(reader, oid))) continue;
+    throw new ErserverError("ERS-802", `${label} was truncated or rewritten before it could be compared`, {
+      subject: label,
+      remedy: "Run erserver verify again.",
+    });
+  }
   return { table: label, equal: sameHash(wanted, found), sourceRows: wanted.rows, targetRows: found.rows };
 }
 

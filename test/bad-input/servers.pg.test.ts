@@ -80,12 +80,14 @@ const OUTAGES: readonly Outage[] = [
   },
   {
     what: "does not let the role connect to the database",
-    refusal: { code: "ERS-205", names: "visitor@127.0.0.1:", remedy: /GRANT CONNECT ON DATABASE .* TO "visitor";/ },
+    refusal: {
+      code: "ERS-205",
+      names: "visitor@127.0.0.1:",
+      remedy: /GRANT CONNECT ON DATABASE .* TO "visitor";/,
+    },
     url: (database) => asReplicator(database).replace("replicator", "visitor"),
     begin: async (database) => {
-      await administer(
-        "do $$ begin create role visitor; exception when duplicate_object then null; end $$",
-      );
+      await administer("do $$ begin create role visitor; exception when duplicate_object then null; end $$");
       await administer("alter role visitor nosuperuser login password 'wrong-secret'");
       await administer(`revoke connect on database ${database} from public`);
     },

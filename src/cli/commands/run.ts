@@ -74,6 +74,7 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
   await Promise.all(config.targets.map(follow));
   clearTimeout(timer);
   say();
-  if (interrupt.signal.aborted) return;
+  // All that were not stopped by an error were ended by the signal.
+  if (failures.length === 0) return;
   throw new TargetFailures(failures, { shown: true });
 }

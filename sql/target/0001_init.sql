@@ -45,6 +45,9 @@ create table erserver.table_state (
   -- changes of transactions with a smaller commit position are in the copy already
   copy_lsn pg_lsn,
   rows_copied bigint,
+  -- what the configuration selects of it: its column list, sorted, and row filter in the source's words; null for all
+  columns text[],
+  row_filter text,
   state_since timestamptz not null default now(),
   primary key (pipeline, source_schema, source_table)
 );

@@ -91,6 +91,10 @@ export const ERROR_CODES = {
     "The columns that identify a source row are not all on the target table.",
   ),
   "ERS-410": setup("source-changed", "The source is not the database that this target was copied from."),
+  "ERS-411": setup(
+    "selection-changed",
+    "The columns or the row filter of a table were changed in the configuration after the table was copied.",
+  ),
 
   "ERS-501": stream("slot-taken", "A replication slot of our name exists and was not made by this pipeline."),
   "ERS-502": stream("slot-missing", "The pipeline's replication slot does not exist any more."),

@@ -9,12 +9,12 @@ import type { Logger } from "../observability/log.ts";
 import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
-  checkRowFilters,
   ensurePublications,
   publicationExists,
   publicationNames,
   type PublicationNames,
 } from "../postgres/publications.ts";
+import { readRowFilters } from "../postgres/row-filters.ts";
 import { type ReplicatedTable, type Selection, selectTables } from "../postgres/selection.ts";
 import { readSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
 import {
@@ -34,6 +34,8 @@ import {
   requireSameSource,
   type Progress,
   type Registration,
+  type TableShape,
+  type TableState,
 } from "../store/pipeline-store.ts";
 
 export interface PipelineContext {
@@ -127,6 +129,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
         slot,
         `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`,
       );
+    if (known !== undefined) requireSameShape(await store.tableStates(), selection);
     const changes = await migrate(control, where);
     const registration = await store.register(sourceFacts, slot);
     const progress = await store.progress();
@@ -207,8 +210,7 @@ export async function select(config: Config, source: ControlSession, facts: Sour
       remedy: "Correct `tables` in the configuration, or the database name of `source`.",
     });
   }
-  await checkRowFilters(source, selection.tables);
-  return selection;
+  return readRowFilters(source, selection);
 }
 
 /** Every table of the selection must be writable as it is described now; all that are absent are named at once. */
@@ -294,11 +296,41 @@ async function requirePublications(source: ControlSession, names: PublicationNam
   }
 }
 
+/** The columns and rows of a table that the configuration selects; null for all. */
+function shapeOf({ columnList, columns, where }: ReplicatedTable): TableShape {
+  return { columns: columnList ? columns.toSorted() : null, rowFilter: where ?? null };
+}
+
+/** What a table was copied with it must be followed with: the target has no rows and values of another selection. */
+function requireSameShape(states: readonly TableState[], selection: Selection): void {
+  const copied = new Map(
+    states
+      .filter(({ state }) => state === "finished_copy" || state === "ready")
+      .map((state) => [tableKey(state.schema, state.name), state]),
+  );
+  for (const table of selection.tables) {
+    const { schema, name } = table.source;
+    const state = copied.get(tableKey(schema, name));
+    if (state === undefined) continue;
+    const wanted = shapeOf(table);
+    const changed = [
+      ...(JSON.stringify(state.columns) === JSON.stringify(wanted.columns) ? [] : ["`columns`"]),
+      ...(state.rowFilter === wanted.rowFilter ? [] : ["`where`"]),
+    ];
+    if (changed.length === 0) continue;
+    const label = tableLabel(schema, name);
+    throw new ErserverError("ERS-411", `${changed.join(" and ")} of ${label} changed after it was copied`, {
+      subject: label,
+      remedy: `Undo the change in the configuration. Or fill the table again: put ${label} under tables.exclude, erserver sync, TRUNCATE ${tableLabel(table.target.schema, table.target.name)} on the target, take it out of there, erserver run.`,
+    });
+  }
+}
+
 /** Tables that joined the configuration are to be copied; those that left are forgotten, their rows stay. */
 async function syncTableStates(store: PipelineStore, selection: Selection): Promise<void> {
   const known = await store.tableStates();
   const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
   const gone = known.filter((table) => !wanted.has(tableKey(table.schema, table.name)));
   if (gone.length > 0) await store.forgetTables(gone);
-  await store.addTables(selection.tables.map(({ source }) => source));
+  await store.addTables(selection.tables.map((table) => ({ ...table.source, ...shapeOf(table) })));
 }

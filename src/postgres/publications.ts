@@ -1,10 +1,10 @@
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
-import { type CatalogTable, tableKey, tableLabel } from "./catalog.ts";
+import { tableKey } from "./catalog.ts";
 import type { ControlSession } from "./connect.ts";
 import { sqlStateOf } from "./failures.ts";
-import type { PublishedTable, ReplicatedTable } from "./selection.ts";
+import type { PublishedTable } from "./selection.ts";
 
 /**
  * The publications of a pipeline. Tables without a row identity stand in a second one that publishes inserts
@@ -189,13 +189,13 @@ async function readPublication(
   };
 }
 
-/** Row filters are compared by presence alone: the server prints them in its own words. A changed one is set anew by `erserver drop` and `init`. */
+/** Row filters are compared as the server prints them: see `readRowFilters`. */
 function sameTables(current: readonly CurrentTable[], wanted: readonly PublishedTable[]): boolean {
   if (current.length !== wanted.length) return false;
   const byName = new Map(current.map((table) => [tableKey(table.schema, table.name), table]));
   return wanted.every((table) => {
     const match = byName.get(tableKey(table.schema, table.name));
-    if (match === undefined || (match.where === null) !== (table.where === undefined)) return false;
+    if (match === undefined || match.where !== (table.where ?? null)) return false;
     return (
       JSON.stringify(match.columns === null ? null : match.columns.toSorted()) ===
       JSON.stringify(table.columns?.toSorted() ?? null)
@@ -229,60 +229,4 @@ function publicationFailure(error: unknown, name: string, statements: readonly s
     );
   }
   return error;
-}
-
-/**
- * A row filter over columns outside the row identity makes the user's UPDATE and DELETE fail on the source.
- * The server itself says which columns an expression uses: by the dependencies of a view that is rolled back.
- */
-export async function checkRowFilters(
-  session: ControlSession,
-  tables: readonly ReplicatedTable[],
-): Promise<void> {
-  for (const table of tables) {
-    if (table.where === undefined || table.publishes === "insert" || table.source.replicaIdentity === "full")
-      continue;
-    const used = await columnsUsed(session, table.source, table.where);
-    const outside = used.filter((name) => !table.source.identityColumns.includes(name));
-    if (outside.length === 0) continue;
-    const label = tableLabel(table.source.schema, table.source.name);
-    throw new ErserverError(
-      "ERS-704",
-      `the row filter of ${label} uses ${outside.map((name) => `"${name}"`).join(", ")}, which do not identify its rows: UPDATE and DELETE would fail on the source`,
-      {
-        subject: label,
-        remedy: `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; or filter by identity columns only.`,
-      },
-    );
-  }
-}
-
-async function columnsUsed(session: ControlSession, table: CatalogTable, where: string): Promise<string[]> {
-  const label = tableLabel(table.schema, table.name);
-  await session.query("begin");
-  try {
-    await session.query(
-      `create temporary view erserver_filter as select 1 as one from ${quoteQualified(table.schema, table.name)} where (${where})`,
-    );
-    const rows = await session.query<{ name: string }>(
-      `select distinct a.attname as name from pg_catalog.pg_rewrite r
-         join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_catalog.pg_class'::regclass
-         join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
-       where r.ev_class = 'pg_temp.erserver_filter'::regclass and d.refobjid = $1 and d.refobjsubid > 0`,
-      [table.oid],
-    );
-    return rows.map((row) => row.name);
-  } catch (error) {
-    throw new ErserverError(
-      "ERS-103",
-      `the row filter of ${label} is not valid: ${(error as Error).message}`,
-      {
-        subject: label,
-        remedy: "Correct `where` in the configuration: an SQL condition over the table's columns.",
-        cause: error,
-      },
-    );
-  } finally {
-    await session.query("rollback").catch(() => {});
-  }
 }

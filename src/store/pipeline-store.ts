@@ -41,7 +41,13 @@ export interface Progress {
 
 export type TableSyncState = "init" | "data_sync" | "finished_copy" | "ready";
 
-export interface TableState {
+/** The part of a table that is replicated; null for all columns, all rows. */
+export interface TableShape {
+  readonly columns: readonly string[] | null;
+  readonly rowFilter: string | null;
+}
+
+export interface TableState extends TableShape {
   readonly schema: string;
   readonly name: string;
   readonly state: TableSyncState;
@@ -127,7 +133,7 @@ export class PipelineStore {
 
   async tableStates(): Promise<TableState[]> {
     const rows = await this.#session.query(
-      "select source_schema, source_table, state, copy_lsn from erserver.table_state where pipeline = $1",
+      "select source_schema, source_table, state, copy_lsn, pg_catalog.to_json(columns)::text as columns, row_filter from erserver.table_state where pipeline = $1",
       [this.#name],
     );
     return rows.map((row) => ({
@@ -135,14 +141,25 @@ export class PipelineStore {
       name: row["source_table"] ?? "",
       state: row["state"] as TableSyncState,
       copyLsn: row["copy_lsn"] == null ? undefined : parseLsn(row["copy_lsn"]),
+      columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
+      rowFilter: row["row_filter"] ?? null,
     }));
   }
 
-  async addTables(tables: readonly Pick<CatalogTable, "schema" | "name">[]): Promise<void> {
+  /** Tables that are not there yet are to be copied; those that are not copied yet get their new shape. */
+  async addTables(tables: readonly (Pick<CatalogTable, "schema" | "name"> & TableShape)[]): Promise<void> {
+    const rows = tables.map(({ schema, name, columns, rowFilter }) => ({
+      schema,
+      name,
+      columns,
+      row_filter: rowFilter,
+    }));
     await this.#session.query(
-      `insert into erserver.table_state (pipeline, source_schema, source_table)
-       select $1, * from unnest($2::text[], $3::text[]) on conflict do nothing`,
-      [this.#name, tables.map((table) => table.schema), tables.map((table) => table.name)],
+      `insert into erserver.table_state as known (pipeline, source_schema, source_table, columns, row_filter)
+       select $1, t.* from pg_catalog.json_to_recordset($2) as t(schema text, name text, columns text[], row_filter text)
+       on conflict (pipeline, source_schema, source_table) do update set columns = excluded.columns, row_filter = excluded.row_filter
+         where known.state in ('init', 'data_sync')`,
+      [this.#name, JSON.stringify(rows)],
     );
   }
 

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { testMajor } from "../support/clusters.ts";
-import { type Replication, startReplication } from "../support/pipeline-context.ts";
+import { type Replication, runPipeline, startReplication, testConfig } from "../support/pipeline-context.ts";
 
 const filters = testMajor("source") >= 15;
 
@@ -113,6 +113,52 @@ describe("part of a table", () => {
     });
     expect(await stopped(replication)).toMatchObject({ code: "ERS-107", subject: "public.t" });
   });
+
+  test.skipIf(!filters)(
+    "columns or a filter that change after the copy are refused by name; the remedy fills the table again",
+    async () => {
+      await using replication = await startReplication({
+        schema: "create table t (id int primary key, v text); create table other (id int primary key)",
+        rows: "insert into t select i, 'v' || i from generate_series(1, 20) i; insert into other values (1)",
+        config: `tables: { include: [public.other, { table: public.t, where: "id < 10", columns: [id] }] }`,
+      });
+      const { source, target } = replication;
+      await replication.caughtUp();
+      const restartWith = async (extra: string): Promise<void> => {
+        await replication.running.stop();
+        replication.running = runPipeline(
+          testConfig(source.url, { [source.name]: target.url }, extra),
+          source.name,
+        );
+      };
+      // The same filter in other words is the same.
+      await restartWith(
+        `tables: { include: [public.other, { table: public.t, where: "( id<10 )", columns: [id] }] }`,
+      );
+      await source.query("insert into t values (0, 'in'), (30, 'out')");
+      await replication.caughtUp();
+      expect((await target.query("select 1 from t")).length).toBe(10);
+
+      for (const [what, selector] of [
+        ["`where`", `{ table: public.t, where: "id < 15", columns: [id] }`],
+        ["`columns`", `{ table: public.t, where: "id < 10" }`],
+        ["`columns` and `where`", "public.t"],
+      ]) {
+        await restartWith(`tables: { include: [public.other, ${selector}] }`);
+        expect(await stopped(replication)).toMatchObject({
+          code: "ERS-411",
+          subject: "public.t",
+          message: expect.stringContaining(`${what} of public.t changed`),
+        });
+      }
+      await restartWith("tables: { exclude: [public.t] }");
+      await replication.caughtUp();
+      await target.query("truncate t");
+      await source.query("delete from t where id = 3");
+      await restartWith("");
+      await replication.expectEqual();
+    },
+  );
 
   test.skipIf(!filters)(
     "a row that enters the filter without its large unchanged columns stops the pipeline instead of losing them",

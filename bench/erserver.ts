@@ -7,8 +7,8 @@ import path from "node:path";
 import type { Follower } from "./follower.ts";
 import type { Pair } from "./servers.ts";
 
-/** https://www.postgresql.org/docs/current/catalog-pg-subscription-rel.html names the states; ours are in sql/target. */
-const STATES = { copied: ["finished_copy", "ready"], ready: ["ready"] };
+/** Ready is, as in pg_subscription_rel, a table whose copy the stream has passed. */
+const REACHED = { copied: "true", ready: "copy_lsn <= progress.lsn" };
 
 /** `erserver run`, as a process of its own, with the configuration that one has to write and no more. */
 export class ErserverFollower implements Follower {
@@ -63,8 +63,7 @@ export class ErserverFollower implements Follower {
       if (!this.#schemaExists) return 0;
     }
     const { rows } = await session.query<{ count: number }>(
-      "SELECT count(*)::int FROM erserver.table_state WHERE state = ANY ($1)",
-      [STATES[state]],
+      `SELECT count(*)::int FROM erserver.table_state JOIN erserver.progress USING (pipeline) WHERE state = 'finished_copy' AND ${REACHED[state]}`,
     );
     return rows[0]?.count ?? 0;
   }

@@ -10,6 +10,8 @@ create table erserver.pipeline (
   state_since timestamptz not null default now(),
   -- {code, message, remedy, subject, side} of the last stop or outage
   error jsonb,
+  -- commit time on the source of the oldest transaction that is not applied; null when the target is close behind
+  behind_since timestamptz,
   desired text not null default 'running' check (desired in ('running', 'paused')),
   -- a comparison asks the applier to stand still at this position until hold_until
   hold_lsn pg_lsn,
@@ -34,12 +36,12 @@ create table erserver.progress (
   applied_at timestamptz
 ) with (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
--- States as in pg_subscription_rel, by their long names: init, data_sync, finished_copy, ready.
+-- States as in pg_subscription_rel, by their long names: init, data_sync, finished_copy. (Ready is whose copy_lsn progress has passed.)
 create table erserver.table_state (
   pipeline text not null references erserver.pipeline on delete cascade,
   source_schema text not null,
   source_table text not null,
-  state text not null default 'init' check (state in ('init', 'data_sync', 'finished_copy', 'ready')),
+  state text not null default 'init' check (state in ('init', 'data_sync', 'finished_copy')),
   -- whoever copies it now: a copy commits only while this is still its own token
   copier uuid,
   -- changes of transactions with a smaller commit position are in the copy already

@@ -4,9 +4,11 @@ import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
+import type { ServerError } from "../errors/server-error.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { applyRefused, columnsNotSent, isPassing, partTruncated, targetRetry } from "./apply-errors.ts";
+import { isPassing } from "../postgres/failures.ts";
+import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
 import { type Replay, replayGroup } from "./replay.ts";
 import { RowWriter } from "./row-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
@@ -98,6 +100,8 @@ export class Applier {
 
   /** Moves the position over WAL that holds nothing for us. */
   async advance(lsn: Lsn): Promise<Applied> {
+    if (this.#options.connection.transactionStatus !== "I")
+      throw new Error("the position was to be moved in the middle of a transaction");
     this.#rows = 0;
     this.#replays = 0;
     this.#conflicts = 0;
@@ -150,7 +154,7 @@ export class Applier {
       expected.every((count, at) => count < 0 || result.affected[at] === count)
     )
       return true;
-    if (result.error !== undefined && isPassing(result.error)) throw targetRetry(result.error);
+    if (result.error !== undefined && isPassing(result.error.code)) throw this.#unexpected(result);
     await this.#undo(group);
     return false;
   }
@@ -228,10 +232,7 @@ export class Applier {
     batch.bindExecute("commit", []);
     batch.bindExecute("wal", []);
     const result = await batch.send();
-    if (result.error !== undefined) {
-      if (isPassing(result.error)) throw targetRetry(result.error);
-      throw applyRefused(result.error, undefined, undefined, "commit");
-    }
+    if (result.error !== undefined) throw applyRefused(result.error, undefined, undefined, "commit");
     // A COMMIT of a failed transaction succeeds with this tag.
     if (result.tags.get(0) !== "COMMIT") {
       throw new ErserverError(
@@ -288,8 +289,7 @@ export class Applier {
   }
 
   #unexpected(result: BatchResult): ErserverError {
-    const error = result.error as NonNullable<BatchResult["error"]>;
-    return isPassing(error) ? targetRetry(error) : applyRefused(error, undefined, undefined, "progress");
+    return applyRefused(result.error as ServerError, undefined, undefined, "progress");
   }
 
   /** A batch in a session whose control statements are prepared. */

@@ -3,37 +3,17 @@ import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { withoutValues } from "../observability/redact.ts";
 import { tableLabel } from "../postgres/catalog.ts";
+import { isPassing, passingFailure } from "../postgres/failures.ts";
 import type { TablePlan } from "./table-plan.ts";
-
-/** Classes 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system), and a lock that was not to be had. */
-export function isPassing(error: ServerError): boolean {
-  return (
-    /^(?:40|53|57|58|08)/.test(error.code) ||
-    error.code === SQLSTATE.lockNotAvailable ||
-    error.code === SQLSTATE.idleInTransactionSessionTimeout
-  );
-}
-
-export function targetRetry(error: ServerError): ErserverError {
-  return new ErserverError(
-    "ERS-705",
-    `the target rolled a transaction back: ${error.message} (SQLSTATE ${error.code})`,
-    {
-      remedy: error.code.startsWith("53")
-        ? "Free disk space or memory on the target; it goes on by itself."
-        : "Nothing to do: it is tried again by itself.",
-      cause: error,
-    },
-  );
-}
 
 /** Names the transaction as the source knows it. */
 export function transactionLabel(transaction: Transaction): string {
   return `transaction ${transaction.xid}, committed at ${formatLsn(transaction.commitLsn)}, ${new Date(transaction.commitTime / 1000).toISOString()}`;
 }
 
-/** `doing` is what the target refused: insert, update, delete, truncate, commit, progress. */
+/** `doing` is what the target refused: insert, update, delete, truncate, commit, progress. What is passing is tried again (ERS-705). */
 export function applyRefused(
   error: ServerError,
   plan: TablePlan | undefined,
@@ -41,11 +21,12 @@ export function applyRefused(
   doing: string,
   key?: string,
 ): ErserverError {
+  if (isPassing(error.code)) return passingFailure(error, error.code, "the target");
   const { constraint, column } = error.fields;
   const object = [constraint && `constraint "${constraint}"`, column && `column "${column}"`]
     .filter(Boolean)
     .join(", ");
-  const what = `${plan?.label ?? "the target"}: ${doing} refused by the target: ${error.message} (SQLSTATE ${error.code}${object === "" ? "" : `, ${object}`})`;
+  const what = `${plan?.label ?? "the target"}: ${doing} refused by the target: ${withoutValues(error.message, error.code)} (SQLSTATE ${error.code}${object === "" ? "" : `, ${object}`})`;
   return new ErserverError(
     "ERS-701",
     transaction === undefined ? what : `${what}; ${transactionLabel(transaction)}`,

@@ -5,17 +5,11 @@ import type { Relation } from "../change/relation.ts";
 import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { isPassing } from "../postgres/failures.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import {
-  applyRefused,
-  columnsNotSent,
-  isPassing,
-  partTruncated,
-  targetRetry,
-  transactionLabel,
-} from "./apply-errors.ts";
+import { applyRefused, columnsNotSent, partTruncated, transactionLabel } from "./apply-errors.ts";
 import type { RowWriter } from "./row-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
 
@@ -138,7 +132,7 @@ async function step(replay: Replay, write: (batch: Batch) => void): Promise<Batc
     await connection.query("release savepoint erserver_step");
     return result;
   }
-  if (isPassing(result.error)) throw targetRetry(result.error);
+  if (isPassing(result.error.code)) throw applyRefused(result.error, undefined, undefined, "replay");
   await connection.query(
     "rollback to savepoint erserver_step; release savepoint erserver_step; deallocate all",
   );

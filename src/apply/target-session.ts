@@ -51,7 +51,9 @@ export interface TargetSessionOptions {
   readonly conninfo: Conninfo;
   readonly pipeline: string;
   readonly version: number;
+  readonly applicationName: string;
   readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
   /** Backends that this process left behind when a connection broke: they may be ended. */
   readonly ownBackends: ReadonlySet<number>;
 }
@@ -63,9 +65,8 @@ export interface TargetSessionOptions {
  */
 export async function openTargetSession(options: TargetSessionOptions): Promise<TargetSession> {
   const connection = await connectWatched(options.conninfo, {
-    applicationName: `erserver ${options.pipeline}`,
+    ...options,
     settings: writerSettings(options.timeoutMs, options.version),
-    timeoutMs: options.timeoutMs,
   });
   try {
     const key = `${LOCK_CLASS}, pg_catalog.hashtext(${quoteLiteral(options.pipeline)})`;

@@ -29,7 +29,12 @@ export interface Group {
 export type Delivery =
   | { readonly kind: "group"; readonly group: Group }
   /** The source has nothing for us up to here; no transaction is open. */
-  | { readonly kind: "idle"; readonly lsn: Lsn }
+  | {
+      readonly kind: "idle";
+      readonly lsn: Lsn;
+      /** Of the newest transaction without changes for us, if that is where the position is from; microseconds since 1970. */
+      readonly commitTime: number | undefined;
+    }
   /** Everything that commits before `lsn` has been delivered; the rest waits until it is let go. */
   | { readonly kind: "held"; readonly lsn: Lsn }
   /** `untilLsn` was reached: nothing further will be delivered. */

@@ -2,7 +2,9 @@ import { formatLsn, type Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { withoutValues } from "../observability/redact.ts";
 import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
+import { isPassing, passingFailure } from "../postgres/failures.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
@@ -41,9 +43,10 @@ export function copyFormat(table: ReplicatedTable, columns: readonly string[]): 
 
 /**
  * Copies one table and records it as copied, in one target transaction: after a crash the table is empty or
- * complete. CopyData frames go from server to server as they are. Returns the rows copied.
+ * complete. CopyData frames go from server to server as they are. Returns the rows copied; undefined when the snapshot
+ * cannot show the table any more, and nothing was copied.
  */
-export async function copyTable(copy: TableCopy): Promise<number> {
+export async function copyTable(copy: TableCopy): Promise<number | undefined> {
   const { source, target, table, targetTable } = copy;
   const columns = copiedColumns(table, targetTable);
   const names = columns.map(quoteIdent).join(", ");
@@ -65,16 +68,20 @@ export async function copyTable(copy: TableCopy): Promise<number> {
       copy.onBytes(frames.length);
     }
     const rows = await copyIn.done();
-    if (await isRewritten(source, table.source.oid)) throw rewritten(table);
+    if (await isRewritten(source, table.source.oid)) {
+      await target.query("rollback");
+      return undefined;
+    }
     await recordCopy(target, copy, rows);
     await target.query("commit");
     return rows;
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
+    if (isPassing(error.code)) throw passingFailure(error, error.code);
     const label = tableLabel(targetTable.schema, targetTable.name);
     throw new ErserverError(
       error.code === SQLSTATE.insufficientPrivilege ? "ERS-304" : "ERS-701",
-      `the copy of ${label} failed: ${error.message} (SQLSTATE ${error.code})`,
+      `the copy of ${label} failed: ${withoutValues(error.message, error.code)} (SQLSTATE ${error.code})`,
       {
         subject: label,
         remedy: `${remedyFor(error, copy)}; then start erserver again: tables that were copied are not copied again.`,
@@ -82,14 +89,6 @@ export async function copyTable(copy: TableCopy): Promise<number> {
       },
     );
   }
-}
-
-function rewritten({ source: { schema, name } }: ReplicatedTable): ErserverError {
-  const label = tableLabel(schema, name);
-  return new ErserverError("ERS-509", `table ${label} was truncated or rewritten just before it was copied`, {
-    subject: label,
-    remedy: "Nothing to do: it is copied again by itself, from a new snapshot.",
-  });
 }
 
 function remedyFor({ code }: ServerError, { table, targetTable }: TableCopy): string {

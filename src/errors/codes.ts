@@ -66,7 +66,10 @@ export const ERROR_CODES = {
   "ERS-304": setup("privilege-missing", "The role lacks a privilege that is needed."),
   "ERS-305": setup("version-unsupported", "The server's version is older than what is supported."),
   "ERS-306": setup("no-tables", "No source table matches the configuration."),
-  "ERS-307": setup("source-is-standby", "The source is in recovery, and its version cannot decode there."),
+  "ERS-307": {
+    ...setup("is-standby", "A server is a standby, or a primary that is not promoted yet."),
+    retry: "reconnect",
+  },
   "ERS-308": setup(
     "limited",
     "A server's version or a role's privileges make replication do less, or otherwise; it runs all the same.",
@@ -134,8 +137,8 @@ export const ERROR_CODES = {
   "ERS-704": stream("no-identity", "A change has no row identity to find the target's row by."),
   "ERS-705": {
     ...stream(
-      "target-retry",
-      "The target rolled a transaction back for a passing reason, such as a deadlock or a full disk.",
+      "passing",
+      "A server broke off a statement for a passing reason, such as a deadlock, a full disk or a cancel; it is tried again.",
     ),
     retry: "reconnect",
   },

@@ -65,7 +65,7 @@ export function describeError(error: Error, depth = 0): Record<string, unknown> 
 }
 
 /** SQLSTATE class 22, data exceptions, quotes the value behind a colon: `invalid input syntax for type integer: "x"`. */
-function withoutValues(message: string, code: unknown): string {
+export function withoutValues(message: string, code: unknown): string {
   return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code)
     ? message.replace(/"[^]*$/, "[value]")
     : message;

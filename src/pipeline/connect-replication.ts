@@ -6,16 +6,13 @@ import { connectWatched } from "../postgres/watchdog.ts";
 import { quoteIdent } from "../quote/ident.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import type { PipelineContext } from "./open-pipeline.ts";
+import { type PipelineContext, sessionOptions } from "./context.ts";
 
 /** A WAL sender's session on the source. Throws ERS-302 when the role may not have one. */
-export async function connectReplication({ config, target }: PipelineContext): Promise<WireConnection> {
+export async function connectReplication(context: PipelineContext): Promise<WireConnection> {
+  const { config, target } = context;
   try {
-    return await connectWatched(config.source, {
-      applicationName: `erserver ${target.name}`,
-      replication: true,
-      timeoutMs: config.timeoutMs,
-    });
+    return await connectWatched(config.source, { ...sessionOptions(context), replication: true });
   } catch (error) {
     if (sqlStateOf(error) !== SQLSTATE.insufficientPrivilege)
       throw slotFailure(error, slotNameFor(target.name));

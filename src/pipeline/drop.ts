@@ -5,11 +5,11 @@ import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { dropPublications, publicationNames } from "../postgres/publications.ts";
 import { dropSlot } from "../postgres/slots.ts";
-import { readSourceFacts } from "../postgres/source-facts.ts";
+import { readSourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, requireSameSource } from "../store/pipeline-store.ts";
-import type { CommandOptions } from "./init.ts";
+import type { CommandOptions } from "./context.ts";
 import { isServed } from "./sides.ts";
 
 export interface DropOptions extends CommandOptions {

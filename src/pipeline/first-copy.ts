@@ -1,26 +1,16 @@
 import { randomUUID } from "node:crypto";
-import { becomeReplica, writerSettings } from "../apply/target-session.ts";
-import { copiedColumns, copyTable, recordCopy } from "../copy/table-copy.ts";
-import { openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { copyWaves } from "../copy/waves.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { readReferences, tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { createSlot, createTemporarySlot, dropSlot, type ExportedSnapshot } from "../postgres/slots.ts";
-import { connectWatched } from "../postgres/watchdog.ts";
-import { hashTable, sameHash } from "../postgres/table-hash.ts";
 import { quoteQualified } from "../quote/ident.ts";
+import { onAbort } from "../runtime/abort.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { connectReplication } from "./connect-replication.ts";
-import type { OpenPipeline, PipelineContext } from "./open-pipeline.ts";
-
-export interface CopyProgress {
-  readonly tablesDone: number;
-  readonly tablesTotal: number;
-  readonly bytesDone: number;
-  /** Size of the tables on the source: an estimate of what will be relayed. */
-  readonly bytesTotal: number;
-  readonly rowsDone: number;
-}
+import type { PipelineContext } from "./context.ts";
+import { CopyJobs, type CopyProgress } from "./copy-jobs.ts";
+import type { OpenPipeline } from "./open-pipeline.ts";
 
 export interface FirstCopyOptions {
   /** Accept tables that have rows already when they equal the source's. */
@@ -31,18 +21,35 @@ export interface FirstCopyOptions {
   readonly onProgress: (progress: CopyProgress) => void;
 }
 
+/** A snapshot of the source and the connection that keeps it. */
+interface HeldSnapshot {
+  readonly snapshot: ExportedSnapshot;
+  readonly holder: WireConnection;
+}
+
 /** Makes the slot and records where it starts. Its snapshot is valid until the returned connection is used again. */
 export async function createPipelineSlot(
   context: PipelineContext,
   open: OpenPipeline,
-): Promise<{ snapshot: ExportedSnapshot; holder: WireConnection }> {
+): Promise<HeldSnapshot> {
   // The registration says that a slot of this name is ours; without progress it is one whose creation was not recorded.
   await dropSlot(open.source, open.slot);
-  const holder = await connectReplication(context);
-  try {
+  return holdSnapshot(context, async (holder) => {
     const snapshot = await createSlot(holder, open.slot, { temporary: false });
     await open.store.startProgress(snapshot.consistentPoint);
-    return { snapshot, holder };
+    return snapshot;
+  });
+}
+
+/** `create` waits for every transaction that runs on the source: for as long as anybody likes, but not longer than we do. */
+async function holdSnapshot(
+  context: PipelineContext,
+  create: (holder: WireConnection) => Promise<ExportedSnapshot>,
+): Promise<HeldSnapshot> {
+  const holder = await connectReplication(context);
+  using _giveUp = onAbort(context.signal, () => holder.destroy());
+  try {
+    return { snapshot: await create(holder), holder };
   } catch (error) {
     holder.destroy();
     throw error;
@@ -71,163 +78,42 @@ export async function firstCopy(
   if (occupied.length > 0 && !options.adopt) throw notEmpty(occupied);
 
   await options.onStart();
+  const waves = await wavesOf(open, pending);
   const { snapshot, holder } = await takeSnapshot(context, open);
   try {
     const token = randomUUID();
     for (const table of pending) await open.store.claimCopy(table.source, token);
-    await copyAll(context, open, options, { pending, occupied: new Set(occupied), snapshot, token });
+    const { signal, onProgress } = options;
+    const plan = { occupied: new Set(occupied), snapshot, token, signal, onProgress };
+    await new CopyJobs(context, open, plan).run(waves);
   } finally {
     await holder.end();
   }
 }
 
-/** The snapshot and the connection that keeps it. */
-async function takeSnapshot(
-  context: PipelineContext,
-  open: OpenPipeline,
-): Promise<{ snapshot: ExportedSnapshot; holder: WireConnection }> {
+async function takeSnapshot(context: PipelineContext, open: OpenPipeline): Promise<HeldSnapshot> {
   if (open.progress === undefined) return createPipelineSlot(context, open);
-  const holder = await connectReplication(context);
   try {
-    return { snapshot: await createTemporarySlot(holder, open.slot, "copy"), holder };
+    return await holdSnapshot(context, (holder) => createTemporarySlot(holder, open.slot, "copy"));
   } catch (error) {
-    holder.destroy();
-    throw error;
+    if (!(error instanceof ErserverError) || error.code !== "ERS-303") throw error;
+    // It worked before: perhaps the source has not noticed yet that our last session, with its slot, is dead.
+    throw new ErserverError("ERS-206", error.message, {
+      subject: open.slot,
+      remedy: error.remedy,
+      cause: error,
+    });
   }
 }
 
-interface CopyPlan {
-  readonly pending: readonly ReplicatedTable[];
-  readonly occupied: ReadonlySet<string>;
-  readonly snapshot: ExportedSnapshot;
-  readonly token: string;
-}
-
-async function copyAll(
-  context: PipelineContext,
-  open: OpenPipeline,
-  options: FirstCopyOptions,
-  plan: CopyPlan,
-): Promise<void> {
-  // Largest first, so that the last job to end is not the longest.
-  const queue = plan.pending.toSorted((a, b) => b.source.bytes - a.source.bytes);
-  let bytesDone = 0;
-  let rowsDone = 0;
-  let tablesDone = open.selection.tables.length - queue.length;
-  const bytesTotal = queue.reduce((sum, table) => sum + table.source.bytes, 0);
-  const report = (): void =>
-    options.onProgress({
-      tablesDone,
-      tablesTotal: open.selection.tables.length,
-      bytesDone,
-      bytesTotal,
-      rowsDone,
-    });
-  report();
-
-  const failed = new AbortController();
-  const job = async (): Promise<void> => {
-    const source = await openSnapshotReader(context.config.source, plan.snapshot.snapshotName, {
-      pipeline: context.target.name,
-      timeoutMs: context.config.timeoutMs,
-    });
-    const target = await openCopyWriter(context, open).catch((error: unknown) => {
-      source.destroy();
-      throw error;
-    });
-    const abandon = (): void => {
-      source.destroy();
-      target.destroy();
-    };
-    const enough = AbortSignal.any([options.signal, failed.signal]);
-    enough.addEventListener("abort", abandon);
-    if (enough.aborted) abandon();
-    try {
-      for (let table = queue.shift(); table !== undefined; table = queue.shift()) {
-        const label = tableLabel(table.target.schema, table.target.name);
-        if (plan.occupied.has(label)) await adoptTable(source, target, table, open, plan);
-        else {
-          const rows = await copyTable({
-            source,
-            target,
-            table,
-            targetTable: targetTableOf(open, table),
-            pipeline: context.target.name,
-            token: plan.token,
-            copyLsn: plan.snapshot.consistentPoint,
-            binary: context.config.binary !== "off",
-            onBytes: (bytes) => {
-              bytesDone += bytes;
-              report();
-            },
-          });
-          rowsDone += rows;
-        }
-        tablesDone++;
-        report();
-      }
-      await source.end();
-      await target.end();
-    } catch (error) {
-      abandon();
-      throw error;
-    } finally {
-      enough.removeEventListener("abort", abandon);
-    }
-  };
-  const jobs = Array.from({ length: Math.min(context.config.copyJobs, queue.length) }, async () => {
-    // The first failure is the cause; the others are abandoned because of it.
-    await job().catch((error: unknown) => failed.abort(error));
-  });
-  await Promise.all(jobs);
-  failed.signal.throwIfAborted();
-}
-
-/** Accepts what the target table has when it equals the snapshot. */
-async function adoptTable(
-  source: WireConnection,
-  target: WireConnection,
-  table: ReplicatedTable,
-  open: OpenPipeline,
-  plan: CopyPlan,
-): Promise<void> {
-  const targetTable = targetTableOf(open, table);
-  const names = copiedColumns(table, targetTable);
-  const columns = table.source.columns.filter((column) => names.includes(column.name));
-  const [wanted, found] = await Promise.all([
-    hashTable(source, { ...table.source, columns, where: table.where }),
-    hashTable(target, { ...targetTable, columns }),
-  ]);
-  const label = tableLabel(targetTable.schema, targetTable.name);
-  if (!sameHash(wanted, found)) {
-    throw new ErserverError(
-      "ERS-405",
-      `${label} on the target (${found.rows} rows) differs from the source (${wanted.rows} rows)`,
-      {
-        subject: label,
-        remedy: `Empty it on the target (TRUNCATE ${label}) to have it copied, or make it equal, and start erserver again.`,
-      },
-    );
-  }
-  await recordCopy(
-    target,
-    { pipeline: open.store.pipeline, table, token: plan.token, copyLsn: plan.snapshot.consistentPoint },
-    found.rows,
+/** All at once where foreign keys of the target do not fire; else those that others refer to first. */
+async function wavesOf(open: OpenPipeline, tables: readonly ReplicatedTable[]): Promise<ReplicatedTable[][]> {
+  if (open.session.replicaRole) return [[...tables]];
+  return copyWaves(
+    tables,
+    ({ target }) => tableKey(target.schema, target.name),
+    await readReferences(open.control),
   );
-}
-
-async function openCopyWriter(context: PipelineContext, open: OpenPipeline): Promise<WireConnection> {
-  const target = await connectWatched(context.target.conninfo, {
-    applicationName: `erserver ${context.target.name} copy`,
-    settings: writerSettings(context.config.timeoutMs, open.targetFacts.version),
-    timeoutMs: context.config.timeoutMs,
-  });
-  await becomeReplica(target);
-  return target;
-}
-
-function targetTableOf(open: OpenPipeline, { target }: ReplicatedTable): CatalogTable {
-  return open.targetTables.get(tableKey(target.schema, target.name)) as CatalogTable;
 }
 
 /**
@@ -241,8 +127,9 @@ async function occupiedTables(open: OpenPipeline, pending: readonly ReplicatedTa
   }
   const occupied: string[] = [];
   for (const [label, { schema, name }] of names) {
+    const partitioned = open.targetTables.get(tableKey(schema, name))?.partitioned === true;
     const [row] = await open.control.query(
-      `select exists (select 1 from ${quoteQualified(schema, name)})::text as occupied`,
+      `select exists (select 1 from ${partitioned ? "" : "only "}${quoteQualified(schema, name)})::text as occupied`,
     );
     if (row?.["occupied"] === "true") occupied.push(label);
   }

@@ -1,17 +1,16 @@
 import { Applier, type Applied } from "../apply/applier.ts";
-import { planTable, type TablePlan } from "../apply/table-plan.ts";
 import { WalCapture } from "../capture/wal/wal-capture.ts";
 import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
-import type { Relation } from "../change/relation.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
-import type { ReplicatedTable } from "../postgres/selection.ts";
+import { tableKey, tableLabel } from "../postgres/catalog.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
 import { connectReplication } from "./connect-replication.ts";
-import { type OpenPipeline, type PipelineContext, select, sourceTypeNames } from "./open-pipeline.ts";
-import { Wishlist } from "./wishlist.ts";
+import type { PipelineContext } from "./context.ts";
+import type { OpenPipeline } from "./open-pipeline.ts";
+import { Planner } from "./planner.ts";
+import { Requests } from "./requests.ts";
 
 export interface FollowOptions {
   readonly signal: AbortSignal;
@@ -23,7 +22,7 @@ export interface FollowOptions {
   readonly onState: (state: "catching-up" | "streaming" | "paused") => void;
 }
 
-/** Held in memory for one pipeline, beyond the group that is being written. */
+/** Held in memory for one pipeline, with the group that is being written. */
 const CAPACITY_BYTES = 16 * 1024 * 1024;
 
 /** While commits wait to be flushed the target is asked this often; the WAL writer flushes every 200 ms. */
@@ -35,6 +34,9 @@ const IDLE_ADVANCE_MS = 5_000;
 /** Behind by more than this, with work waiting, is catching up. */
 const CATCHING_UP_MS = 10_000;
 
+/** Behind by more than this is put on record for `status`; less is told by the source's own replay_lag. */
+const BEHIND_MS = 1_000;
+
 /**
  * Follows the source until the signal, or `untilLsn`: takes what the capture delivers, applies it, and tells the
  * source what is durable. Resolves after the group in flight; throws what broke.
@@ -45,6 +47,7 @@ export async function follow(
   options: FollowOptions,
 ): Promise<void> {
   const { config, target } = context;
+  const binary = usesBinary(context, open);
   const progress = await open.store.progress();
   if (progress === undefined) throw new Error("no progress is recorded");
   // A predecessor's last commits may not be flushed yet: a crash of the target could still take them back.
@@ -62,7 +65,6 @@ export async function follow(
   );
   const connection = await connectReplication(context);
   context.ownBackends.source.add(connection.backendPid);
-  const binary = usesBinary(context, open);
   await using capture = await WalCapture.start({
     connection,
     subject: describeConninfo(config.source),
@@ -81,22 +83,25 @@ export async function follow(
     conflict: config.apply.conflict,
     planFor: (relation) => planner.plan(relation),
   });
-  await using wishlist = new Wishlist(open.store, (error) => transport.fail(error));
   const stop = (): void => transport.wake();
   options.signal.addEventListener("abort", stop);
   capture.failed.catch((error: unknown) => transport.fail(error as Error));
   void open.session.connection.closed.then((error) => transport.fail(error));
+  const flow = new Flow({
+    capture,
+    applier,
+    transport,
+    options,
+    progressLsn: progress.lsn,
+    targetLsn: parseLsn(wal?.["lsn"] ?? ""),
+    open,
+  });
   try {
-    await new Flow({
-      capture,
-      applier,
-      transport,
-      wishlist,
-      options,
-      progressLsn: progress.lsn,
-      targetLsn: parseLsn(wal?.["lsn"] ?? ""),
-      open,
-    }).run();
+    await using requests = await Requests.open(open.store, {
+      onPoll: () => flow.reportBehind(),
+      onError: (error) => transport.fail(error),
+    });
+    await flow.run(requests);
   } finally {
     options.signal.removeEventListener("abort", stop);
   }
@@ -106,7 +111,6 @@ interface FlowParts {
   readonly capture: WalCapture;
   readonly applier: Applier;
   readonly transport: MemoryTransport;
-  readonly wishlist: Wishlist;
   readonly options: FollowOptions;
   readonly open: OpenPipeline;
   readonly progressLsn: Lsn;
@@ -121,7 +125,8 @@ class Flow {
   #appliedLsn: Lsn;
   #advancedMs = Number.NEGATIVE_INFINITY;
   #state: "catching-up" | "streaming" | "paused" | undefined;
-  #tablesReady = false;
+  /** What is on record. */
+  #behindSince: number | undefined;
 
   constructor(parts: FlowParts) {
     this.#parts = parts;
@@ -129,8 +134,8 @@ class Flow {
     this.#tracker.committed(parts.progressLsn, parts.targetLsn);
   }
 
-  async run(): Promise<void> {
-    const { transport, wishlist, options, capture } = this.#parts;
+  async run(requests: Requests): Promise<void> {
+    const { transport, options, capture } = this.#parts;
     this.#setState("catching-up");
     options.onApplied({ sourceLsn: this.#appliedLsn, transactions: 0, rows: 0 });
     for (;;) {
@@ -139,7 +144,8 @@ class Flow {
         if (transport.midTransaction) return;
         break;
       }
-      if (wishlist.paused && !transport.midTransaction) {
+      if (requests.paused && !transport.midTransaction) {
+        transport.throwIfFailed();
         this.#setState("paused");
         await transport.sleep(FLUSH_POLL_MS);
         await this.#pollFlush();
@@ -147,8 +153,8 @@ class Flow {
       }
       if (this.#state === "paused") this.#setState("catching-up");
       const delivery = await transport.take(
-        this.#tracker.waiting || wishlist.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000,
-        wishlist.holdLsn,
+        this.#tracker.waiting || requests.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000,
+        requests.holdLsn,
       );
       if (delivery === undefined) await this.#pollFlush();
       else if (delivery.kind === "group") {
@@ -156,8 +162,8 @@ class Flow {
         transport.release(delivery.group);
         if (applied !== undefined)
           this.#applied(applied, delivery.group.members.at(-1)?.transaction.commitTime ?? 0);
-      } else if (delivery.kind === "idle") await this.#idle(delivery.lsn);
-      else if (delivery.kind === "held") await wishlist.reportHeld(delivery.lsn);
+      } else if (delivery.kind === "idle") await this.#idle(delivery.lsn, delivery.commitTime);
+      else if (delivery.kind === "held") await requests.reportHeld(delivery.lsn);
       else {
         await this.#advance(maxLsn(this.#appliedLsn, delivery.lsn));
         break;
@@ -167,13 +173,23 @@ class Flow {
     await this.#settle();
   }
 
+  /** Puts on record since when the target misses something, when that has changed. */
+  async reportBehind(): Promise<void> {
+    const { transport, open } = this.#parts;
+    const oldest = transport.oldestCommitTime;
+    const behindMs = oldest === undefined ? 0 : Date.now() - oldest / 1000;
+    if (behindMs > CATCHING_UP_MS && this.#state === "streaming") this.#setState("catching-up");
+    const since = behindMs > BEHIND_MS ? oldest : undefined;
+    if (since === this.#behindSince) return;
+    this.#behindSince = since;
+    await open.store.setBehind(since === undefined ? undefined : new Date(since / 1000));
+  }
+
   #applied(applied: Applied, commitTime: number): void {
     this.#appliedLsn = applied.sourceLsn;
     this.#committed(applied);
     this.#parts.options.onApplied(applied);
-    const behindMs = Date.now() - commitTime / 1000;
-    if (this.#parts.transport.empty && behindMs < CATCHING_UP_MS) this.#setState("streaming");
-    else if (behindMs > CATCHING_UP_MS && !this.#parts.transport.empty) this.#setState("catching-up");
+    if (this.#parts.transport.empty && isRecent(commitTime)) this.#setState("streaming");
   }
 
   #committed(applied: Applied): void {
@@ -181,8 +197,8 @@ class Flow {
     this.#tracker.flushed(applied.targetFlushedLsn);
   }
 
-  async #idle(lsn: Lsn): Promise<void> {
-    this.#setState("streaming");
+  async #idle(lsn: Lsn, commitTime: number | undefined): Promise<void> {
+    if (commitTime === undefined || isRecent(commitTime)) this.#setState("streaming");
     if (lsn <= this.#appliedLsn) return;
     this.#appliedLsn = lsn;
     this.#parts.options.onApplied({ sourceLsn: lsn, transactions: 0, rows: 0 });
@@ -195,16 +211,15 @@ class Flow {
     this.#advancedMs = performance.now();
     this.#committed(await this.#parts.applier.advance(lsn));
     this.#appliedLsn = lsn;
-    if (!this.#tablesReady) {
-      await this.#parts.open.store.markReady(lsn);
-      this.#tablesReady = true;
-    }
   }
 
   async #pollFlush(): Promise<void> {
-    const { capture, applier } = this.#parts;
-    if (this.#tracker.waiting) this.#tracker.flushed(await applier.flushedLsn());
+    const { capture, applier, transport } = this.#parts;
+    // In the middle of a transaction also to keep it: the target ends one that is idle for long.
+    if (this.#tracker.waiting || transport.midTransaction) this.#tracker.flushed(await applier.flushedLsn());
     capture.acknowledge(this.#appliedLsn, this.#tracker.durableLsn);
+    // The position is a transaction of its own, and would commit the part that is written.
+    if (transport.midTransaction) return;
     if (this.#appliedLsn > applier.progressLsn && performance.now() - this.#advancedMs >= IDLE_ADVANCE_MS)
       await this.#advance(this.#appliedLsn);
   }
@@ -225,6 +240,10 @@ class Flow {
     this.#state = state;
     this.#parts.options.onState(state);
   }
+}
+
+function isRecent(commitTime: number): boolean {
+  return Date.now() - commitTime / 1000 < CATCHING_UP_MS;
 }
 
 /**
@@ -252,100 +271,4 @@ function usesBinary({ config, log }: PipelineContext, open: OpenPipeline): boole
     position: formatLsn(open.progress?.lsn ?? (0n as Lsn)),
   });
   return possible;
-}
-
-/** Makes table plans, from the catalogues as they were at the start until the stream describes a table anew. */
-class Planner {
-  readonly #context: PipelineContext;
-  readonly #open: OpenPipeline;
-  readonly #binary: boolean;
-  readonly #sourceTypes: Map<number, string>;
-  readonly #bySource: Map<string, ReplicatedTable>;
-  readonly #seen = new Set<number>();
-  #targetTables: ReadonlyMap<string, CatalogTable>;
-  #copyLsns: Map<string, Lsn> | undefined;
-
-  constructor(context: PipelineContext, open: OpenPipeline, binary: boolean) {
-    this.#context = context;
-    this.#open = open;
-    this.#binary = binary;
-    this.#targetTables = open.targetTables;
-    this.#sourceTypes = sourceTypeNames(open.selection);
-    this.#bySource = new Map(
-      open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]),
-    );
-  }
-
-  async plan(relation: Relation): Promise<TablePlan> {
-    if (this.#copyLsns === undefined) {
-      const states = await this.#open.store.tableStates();
-      this.#copyLsns = new Map(
-        states.flatMap((state) =>
-          state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]],
-        ),
-      );
-    }
-    if (this.#seen.has(relation.id)) await this.#readTargetAgain();
-    this.#seen.add(relation.id);
-    await this.#requireCopied(relation);
-    let plan: TablePlan;
-    try {
-      plan = this.#planNow(relation);
-    } catch (error) {
-      if (!(error instanceof ErserverError)) throw error;
-      await this.#readTargetAgain();
-      plan = this.#planNow(relation);
-    }
-    const unsafe = this.#binary ? plan.written.find((column) => !column.target.binarySafe) : undefined;
-    if (unsafe !== undefined)
-      throw reshaped(
-        `${plan.label} has a new column "${unsafe.target.name}", whose values cannot travel as bytes`,
-        plan.label,
-      );
-    return plan;
-  }
-
-  /** A partition that was attached after the start may have rows that no change has brought: it is copied first. */
-  async #requireCopied({ schema, name }: Relation): Promise<void> {
-    const key = tableKey(schema, name);
-    if (this.#bySource.has(key)) return;
-    const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
-    if (tables.some(({ source }) => tableKey(source.schema, source.name) === key)) {
-      const label = tableLabel(schema, name);
-      throw reshaped(`table ${label} has joined the replicated ones and is to be copied`, label);
-    }
-  }
-
-  #planNow(relation: Relation): TablePlan {
-    const key = tableKey(relation.schema, relation.name);
-    // Attached after the start, and gone again or renamed since: it stands under the name that it had.
-    const table = this.#bySource.get(key) ?? {
-      columns: relation.columns.map((column) => column.name),
-      computed: [],
-      columnList: false,
-      sharedBy: 1,
-      target: { schema: relation.schema, name: relation.name },
-      publishes: "all" as const,
-    };
-    return planTable({
-      relation,
-      table,
-      target: this.#targetTables.get(tableKey(table.target.schema, table.target.name)),
-      copyLsn: this.#copyLsns?.get(key),
-      sourceTypes: this.#sourceTypes,
-      missingColumn: this.#context.config.tables.missingColumn,
-    });
-  }
-
-  async #readTargetAgain(): Promise<void> {
-    const tables = await readTables(this.#open.control, this.#open.targetFacts.version);
-    this.#targetTables = new Map(tables.map((table) => [tableKey(table.schema, table.name), table]));
-  }
-}
-
-function reshaped(message: string, subject: string): ErserverError {
-  return new ErserverError("ERS-509", message, {
-    subject,
-    remedy: "Nothing to do: the pipeline is opened anew by itself.",
-  });
 }

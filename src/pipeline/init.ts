@@ -1,25 +1,9 @@
-import type { Config, TargetConfig } from "../config/config.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { Logger } from "../observability/log.ts";
+import { type CommandOptions, contextOf } from "./context.ts";
 import { createPipelineSlot } from "./first-copy.ts";
 import type { Problem } from "./limits.ts";
-import { openPipeline, type PipelineContext } from "./open-pipeline.ts";
+import { openPipeline } from "./open-pipeline.ts";
 import { connectSides } from "./sides.ts";
-
-export interface CommandOptions {
-  readonly config: Config;
-  readonly target: TargetConfig;
-  readonly log: Logger;
-}
-
-export function contextOf({ config, target, log }: CommandOptions): PipelineContext {
-  return {
-    config,
-    target,
-    log: log.child({ pipeline: target.name }),
-    ownBackends: { source: new Set(), target: new Set() },
-  };
-}
 
 /** Makes the objects on both sides that are not there yet; `changes` names them. A target that is being served is left alone. */
 export async function initPipeline(

@@ -1,4 +1,4 @@
-import { isUntestedMajor, type ServerFacts } from "../postgres/source-facts.ts";
+import { isUntestedMajor, type ServerFacts } from "../postgres/server-facts.ts";
 import { TRUNCATE_PUBLICATION } from "../postgres/publications.ts";
 import type { TableProblem } from "../postgres/selection.ts";
 import { quoteIdent } from "../quote/ident.ts";

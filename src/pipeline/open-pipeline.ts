@@ -2,10 +2,9 @@ import { openTargetSession, type TargetSession } from "../apply/target-session.t
 import { planTable, tableAbsent } from "../apply/table-plan.ts";
 import { formatLsn, type Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
-import type { Config, TargetConfig } from "../config/config.ts";
+import type { Config } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { Logger } from "../observability/log.ts";
 import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
@@ -20,13 +19,15 @@ import { readSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgr
 import {
   readServerFacts,
   readSourceFacts,
+  requireUsableServer,
   requireUsableSource,
   type ServerFacts,
   type SourceFacts,
-} from "../postgres/source-facts.ts";
-import { OLDEST_TARGET_MAJOR, majorOf } from "../postgres/server-version.ts";
+} from "../postgres/server-facts.ts";
+import { OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
 import { connectReplication } from "./connect-replication.ts";
+import { type PipelineContext, sessionOptions } from "./context.ts";
 import { limitsOf, type Problem } from "./limits.ts";
 import { migrate, usableSchemaExists } from "../store/migrate.ts";
 import {
@@ -37,14 +38,6 @@ import {
   type TableShape,
   type TableState,
 } from "../store/pipeline-store.ts";
-
-export interface PipelineContext {
-  readonly config: Config;
-  readonly target: TargetConfig;
-  readonly log: Logger;
-  /** Backends that sessions of this process had, in case a server still thinks they live. */
-  readonly ownBackends: { readonly source: Set<number>; readonly target: Set<number> };
-}
 
 /** A pipeline with both sides connected, checked, and prepared: the session on the target holds the pipeline's lock. */
 export interface OpenPipeline extends AsyncDisposable {
@@ -82,7 +75,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     opened.push({ close: () => closeIt(value) });
     return value;
   };
-  const options = { applicationName: `erserver ${target.name}`, timeoutMs: config.timeoutMs };
+  const options = sessionOptions(context);
   try {
     // Whatever the server's default: a crash must not take the registration back while the slot that it names stays.
     const settings = { synchronous_commit: "local" };
@@ -90,14 +83,14 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       session.end(),
     );
     const targetFacts = await readServerFacts(control);
-    requireUsableTarget(targetFacts, describeConninfo(target.conninfo));
+    requireUsableServer(targetFacts, describeConninfo(target.conninfo), OLDEST_TARGET_MAJOR);
     const session = keep(
       await openTargetSession({
         conninfo: target.conninfo,
         pipeline: target.name,
         version: targetFacts.version,
-        timeoutMs: config.timeoutMs,
         ownBackends: context.ownBackends.target,
+        ...options,
       }),
       ({ connection }) => connection.end(),
     );
@@ -171,26 +164,6 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
   } catch (error) {
     await close();
     throw error;
-  }
-}
-
-function requireUsableTarget(facts: ServerFacts, where: string): void {
-  if (majorOf(facts.version) < OLDEST_TARGET_MAJOR) {
-    throw new ErserverError(
-      "ERS-305",
-      `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_TARGET_MAJOR}`,
-      {
-        subject: where,
-        remedy: `Replicate to PostgreSQL ${OLDEST_TARGET_MAJOR} or newer.`,
-      },
-    );
-  }
-  if (facts.inRecovery) {
-    throw new ErserverError("ERS-107", `${where}: the target is a standby and cannot be written`, {
-      subject: where,
-      remedy:
-        "Name the primary as target (several hosts with target_session_attrs=primary find it by themselves).",
-    });
   }
 }
 
@@ -305,7 +278,7 @@ function shapeOf({ columnList, columns, where }: ReplicatedTable): TableShape {
 function requireSameShape(states: readonly TableState[], selection: Selection): void {
   const copied = new Map(
     states
-      .filter(({ state }) => state === "finished_copy" || state === "ready")
+      .filter(({ state }) => state === "finished_copy")
       .map((state) => [tableKey(state.schema, state.name), state]),
   );
   for (const table of selection.tables) {

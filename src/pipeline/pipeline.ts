@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Lsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
@@ -5,12 +6,13 @@ import { type ErserverError, toErserverError } from "../errors/erserver-error.ts
 import type { Logger } from "../observability/log.ts";
 import { backoffDelay, logLevelForAttempt } from "../runtime/backoff.ts";
 import type { PipelineState, StoredError } from "../store/pipeline-store.ts";
-import type { ControlSession } from "../postgres/connect.ts";
-import { lightBeacon } from "./beacon.ts";
-import { type CopyProgress, firstCopy } from "./first-copy.ts";
+import { Beacon } from "./beacon.ts";
+import type { CopyProgress } from "./copy-jobs.ts";
+import { firstCopy } from "./first-copy.ts";
 import { follow } from "./follow.ts";
 import type { Problem } from "./limits.ts";
-import { openPipeline, type OpenPipeline, type PipelineContext } from "./open-pipeline.ts";
+import { contextOf, type PipelineContext } from "./context.ts";
+import { openPipeline, type OpenPipeline } from "./open-pipeline.ts";
 
 /** What a pipeline does now, as this process knows it. */
 export interface PipelineStatus {
@@ -50,19 +52,18 @@ const STABLE_MS = 10_000;
  */
 export class Pipeline {
   readonly #options: PipelineOptions;
-  readonly #context: PipelineContext;
+  readonly #beacon: Beacon;
+  #context: PipelineContext;
   readonly #warned = new Set<string>();
+  /** performance.now() when both sides had been connected and checked in this attempt. */
+  #openedMs: number | undefined;
   #status: PipelineStatus;
-  #beacon: ControlSession | undefined;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
-    this.#context = {
-      config: options.config,
-      target: options.target,
-      log: options.log.child({ pipeline: options.target.name }),
-      ownBackends: { source: new Set(), target: new Set() },
-    };
+    const { config, target, log } = options;
+    this.#beacon = new Beacon({ source: config.source, target: target.name, timeoutMs: config.timeoutMs });
+    this.#context = contextOf({ config, target, log });
     this.#status = {
       name: options.target.name,
       state: "catching-up",
@@ -82,17 +83,18 @@ export class Pipeline {
 
   /** Resolves after a clean stop by the signal, or when `until` is reached. Rejects with what somebody has to mend. */
   async run(signal: AbortSignal): Promise<void> {
+    this.#context = { ...this.#context, signal };
     try {
       await this.#runUntilStopped(signal);
     } finally {
-      await this.#beacon?.end();
+      await this.#beacon.putOut();
     }
   }
 
   async #runUntilStopped(signal: AbortSignal): Promise<void> {
     let attempt = 0;
     while (!signal.aborted) {
-      const startedMs = performance.now();
+      this.#openedMs = undefined;
       try {
         await this.#attempt(signal);
         return;
@@ -103,18 +105,18 @@ export class Pipeline {
           this.#setStatus({ state: "stopped", side: undefined, error: storedError(error, undefined) });
           throw error;
         }
-        attempt = performance.now() - startedMs > STABLE_MS ? 1 : attempt + 1;
+        const lastedMs = this.#openedMs === undefined ? 0 : performance.now() - this.#openedMs;
+        attempt = lastedMs > STABLE_MS ? 1 : attempt + 1;
         this.#offline(error, attempt);
-        await this.#showOffline();
-        await pause(backoffDelay(attempt, BACKOFF), signal);
+        await sleep(backoffDelay(attempt, BACKOFF), undefined, { signal }).catch(() => {});
       }
     }
   }
 
   async #attempt(signal: AbortSignal): Promise<void> {
     await using open = await openPipeline(this.#context);
-    await this.#beacon?.end();
-    this.#beacon = undefined;
+    this.#openedMs = performance.now();
+    await this.#beacon.putOut();
     for (const problem of open.problems) this.#warnOnce(problem);
     try {
       await this.#copyAndFollow(open, signal);
@@ -174,23 +176,9 @@ export class Pipeline {
   #offline(error: ErserverError, attempt: number): void {
     const side = this.#sideOf(error);
     this.#setStatus({ state: "offline", side, error: storedError(error, side) });
+    // A target that another replicator serves is there to be asked.
+    if (side === "target" && error.code !== "ERS-508") this.#beacon.light(this.#status.since);
     this.#context.log[logLevelForAttempt(attempt)](error.message, { code: error.code, side, attempt });
-  }
-
-  /** For `status`, which cannot ask a target that is offline; when the source does not answer either, nobody can. */
-  async #showOffline(): Promise<void> {
-    const { config, target } = this.#context;
-    if (this.#status.side !== "target" || this.#beacon !== undefined) return;
-    this.#beacon = await lightBeacon(config.source, target.name, this.#status.since, config.timeoutMs).catch(
-      () => undefined,
-    );
-    const lit = this.#beacon;
-    if (lit !== undefined) void this.#relight(lit);
-  }
-
-  async #relight(lit: ControlSession): Promise<void> {
-    await lit.closed;
-    if (this.#beacon === lit) this.#beacon = undefined;
   }
 
   #sideOf(error: ErserverError): "source" | "target" {
@@ -217,16 +205,4 @@ function storedError(error: ErserverError, side: StoredError["side"]): StoredErr
     subject: error.subject,
     side,
   };
-}
-
-async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", done);
-  });
 }

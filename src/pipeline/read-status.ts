@@ -5,7 +5,7 @@ import { readTables } from "../postgres/catalog.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
 import { readSlot } from "../postgres/slots.ts";
-import { readServerFacts, type ServerFacts } from "../postgres/source-facts.ts";
+import { readServerFacts, type ServerFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { schemaExists } from "../store/migrate.ts";
 import {
@@ -139,7 +139,7 @@ async function targetStatus(
     const progress = await store.progress();
     const running = await isServed(control, target.name);
     const states = await store.tableStates();
-    const copied = states.filter(({ state }) => state === "finished_copy" || state === "ready").length;
+    const copied = states.filter(({ state }) => state === "finished_copy").length;
     const found = {
       ...base,
       running,

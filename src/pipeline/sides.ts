@@ -2,10 +2,10 @@ import { lockHolderQuery } from "../apply/target-session.ts";
 import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
-import { readSourceFacts } from "../postgres/source-facts.ts";
+import { readSourceFacts } from "../postgres/server-facts.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, type Registration, requireSameSource } from "../store/pipeline-store.ts";
-import type { CommandOptions } from "./init.ts";
+import type { CommandOptions } from "./context.ts";
 
 /** Sessions of a command that looks at a pipeline from outside, whoever serves it. */
 export interface Sides extends AsyncDisposable {

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatLsn, type Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CommandOptions } from "./init.ts";
+import { type CommandOptions } from "./context.ts";
 import { emitMarker } from "./marker.ts";
 import { Pipeline } from "./pipeline.ts";
 import { connectSides, isServed, reachedLsn } from "./sides.ts";

@@ -41,12 +41,6 @@ export interface CatalogTable {
   readonly uniqueKeys: readonly (readonly string[])[];
   /** In attribute order, dropped columns left out. */
   readonly columns: readonly CatalogColumn[];
-  /** Rows as the planner estimates them; -1 when unknown. */
-  readonly estimatedRows: number;
-  /** Bytes of the heap and its TOAST, of all partitions. */
-  readonly bytes: number;
-  /** Has triggers or rules of the user that a session with session_replication_role = origin would fire. */
-  readonly hasUserTriggers: boolean;
 }
 
 export function tableKey(schema: string, name: string): string {
@@ -69,9 +63,6 @@ interface TableRow {
   root_schema: string | null;
   root_name: string | null;
   identity: "d" | "n" | "f" | "i";
-  rows: string;
-  bytes: string;
-  triggers: string;
 }
 
 interface ColumnRow {
@@ -107,21 +98,12 @@ const TABLES = `
       select up.oid, i.inhparent, up.depth + 1 from up
       join pg_catalog.pg_class c on c.oid = up.ancestor and c.relispartition join pg_catalog.pg_inherits i on i.inhrelid = c.oid
     ),
-    roots as (select distinct on (oid) oid, ancestor from up order by oid, depth desc),
-    leaf_bytes as (
-      select roots.ancestor, sum(pg_catalog.pg_table_size(roots.oid)) as bytes, sum(greatest(c.reltuples, 0)) as rows
-      from roots join pg_catalog.pg_class c on c.oid = roots.oid where c.relkind = 'r' group by 1
-    )
+    roots as (select distinct on (oid) oid, ancestor from up order by oid, depth desc)
   select c.oid, n.nspname as schema, c.relname as name, c.relkind as kind, c.relpersistence as persistence,
-    rn.nspname as root_schema, rc.relname as root_name, c.relreplident as identity,
-    coalesce(leaf_bytes.rows, c.reltuples)::bigint as rows,
-    coalesce(leaf_bytes.bytes, pg_catalog.pg_table_size(c.oid))::bigint as bytes,
-    (exists (select 1 from pg_catalog.pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal and t.tgenabled in ('O', 'A'))
-      or exists (select 1 from pg_catalog.pg_rewrite r where r.ev_class = c.oid and r.ev_enabled in ('O', 'A')))::text as triggers
+    rn.nspname as root_schema, rc.relname as root_name, c.relreplident as identity
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     left join roots on roots.oid = c.oid
     left join pg_catalog.pg_class rc on rc.oid = roots.ancestor left join pg_catalog.pg_namespace rn on rn.oid = rc.relnamespace
-    left join leaf_bytes on leaf_bytes.ancestor = c.oid
   where ${USER_TABLES}
   order by n.nspname, c.relname`;
 
@@ -182,6 +164,40 @@ export async function readTables(session: ControlSession, version: number): Prom
   return tables.map((row) => toTable(row, columnsOf.get(row.oid) ?? [], indexesOf.get(row.oid) ?? []));
 }
 
+/** The tables by `tableKey`. */
+export function tablesByKey(tables: readonly CatalogTable[]): Map<string, CatalogTable> {
+  return new Map(tables.map((table) => [tableKey(table.schema, table.name), table]));
+}
+
+/** Bytes of the heap and its TOAST, of all partitions, by OID. Waits for whoever has a table locked for himself. */
+export async function readTableSizes(
+  session: ControlSession,
+  oids: readonly number[],
+): Promise<Map<number, number>> {
+  const rows = await session.query<{ oid: string; bytes: string }>(
+    `with recursive tree(root, oid) as (
+        select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
+        select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
+     select root as oid, coalesce(sum(pg_catalog.pg_table_size(oid)), 0)::bigint as bytes from tree group by root`,
+    [oids],
+  );
+  return new Map(rows.map(({ oid, bytes }) => [Number(oid), Number(bytes)]));
+}
+
+/** Every foreign key, by `tableKey`. */
+export async function readReferences(session: ControlSession): Promise<{ from: string; to: string }[]> {
+  const rows = await session.query<Record<"schema" | "name" | "to_schema" | "to_name", string>>(
+    `select n.nspname as schema, c.relname as name, tn.nspname as to_schema, t.relname as to_name from pg_catalog.pg_constraint f
+       join pg_catalog.pg_class c on c.oid = f.conrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+       join pg_catalog.pg_class t on t.oid = f.confrelid join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+     where f.contype = 'f'`,
+  );
+  return rows.map((row) => ({
+    from: tableKey(row.schema, row.name),
+    to: tableKey(row.to_schema, row.to_name),
+  }));
+}
+
 function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly IndexRow[]): CatalogTable {
   const columnsOfIndex = (index: IndexRow | undefined): string[] =>
     index === undefined ? [] : (JSON.parse(index.columns) as string[]);
@@ -217,9 +233,6 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
       baseType: column.base_type,
       equalitySchema: column.equality_schema,
     })),
-    estimatedRows: Number(row.rows),
-    bytes: Number(row.bytes),
-    hasUserTriggers: row.triggers === "true",
   };
 }
 

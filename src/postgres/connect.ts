@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import type { Duplex } from "node:stream";
 import pg from "pg";
 import { type Conninfo, describeConninfo, passwordFor, type SslMode } from "../config/conninfo.ts";
+import { onAbort } from "../runtime/abort.ts";
 import { WireConnection } from "../wire/connection.ts";
 import { connectDenied, connectFailure } from "./failures.ts";
 
@@ -48,6 +49,8 @@ export interface SessionOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** Milliseconds to connect, and for a control query to be answered. */
   readonly timeoutMs: number;
+  /** Gives up connecting. */
+  readonly signal?: AbortSignal;
 }
 
 /** An ordinary session for catalogue reads and control statements. */
@@ -189,6 +192,7 @@ async function connectOnce(
   const client = new pg.Client(config);
   const connecting = client.connect();
   client.on("error", () => {});
+  using _giveUp = onAbort(options.signal, () => socketOf(client).destroy());
   await connecting;
   await client.query(DISABLE_LATER_TIMEOUTS);
   return client;

@@ -11,6 +11,30 @@ export function sqlStateOf(error: unknown): string | undefined {
   return undefined;
 }
 
+/** Classes 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system), 08 (connection), and a lock or time that was not to be had. */
+export function isPassing(state: string): boolean {
+  return (
+    /^(?:40|53|57|58|08)/.test(state) ||
+    state === SQLSTATE.lockNotAvailable ||
+    state === SQLSTATE.idleInTransactionSessionTimeout
+  );
+}
+
+/** A statement that failed for a reason that can go away by itself. `subject` is the server, `where` or what it was about. */
+export function passingFailure(error: Error, state: string, subject?: string): ErserverError {
+  return new ErserverError(
+    "ERS-705",
+    `${subject === undefined ? "" : `${subject}: `}${error.message} (SQLSTATE ${state})`,
+    {
+      ...(subject === undefined ? {} : { subject }),
+      remedy: state.startsWith("53")
+        ? "Free disk space or memory there; it goes on by itself."
+        : "Nothing to do: it is tried again by itself.",
+      cause: error,
+    },
+  );
+}
+
 interface Cause {
   readonly code: ErrorCode;
   readonly what: string;
@@ -37,13 +61,16 @@ const BROKEN = new Set([
 ]);
 
 /**
- * Tells failures of a connection apart: network, authentication, missing database, busy server.
- * `where` is `role@host:port/database`. Returns undefined for what is not about the connection.
+ * Tells failures of a connection apart: network, authentication, missing database, busy server, and what can go away by
+ * itself. `where` is `role@host:port/database`. Returns undefined for what somebody has to act on.
  */
 export function connectFailure(error: unknown, where: string): ErserverError | undefined {
   if (error instanceof ErserverError) return error;
   const cause = causeOf(error, where);
-  if (cause === undefined) return undefined;
+  const state = sqlStateOf(error);
+  if (cause === undefined) {
+    return state !== undefined && isPassing(state) ? passingFailure(error as Error, state, where) : undefined;
+  }
   return new ErserverError(cause.code, `${where}: ${cause.what}`, {
     subject: where,
     remedy: cause.remedy,

@@ -2,7 +2,7 @@ import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { CatalogTable } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
-import type { SourceFacts } from "../postgres/source-facts.ts";
+import type { SourceFacts } from "../postgres/server-facts.ts";
 
 /** The words that every screen, log and table uses. */
 export type PipelineState = "copying" | "catching-up" | "streaming" | "offline" | "paused" | "stopped";
@@ -39,7 +39,7 @@ export interface Progress {
   readonly appliedAt: Date | undefined;
 }
 
-export type TableSyncState = "init" | "data_sync" | "finished_copy" | "ready";
+export type TableSyncState = "init" | "data_sync" | "finished_copy";
 
 /** The part of a table that is replicated; null for all columns, all rows. */
 export interface TableShape {
@@ -55,11 +55,13 @@ export interface TableState extends TableShape {
   readonly copyLsn: Lsn | undefined;
 }
 
-/** Wishes that other sessions leave on the target for the replicator. */
-export interface Wishes {
+/** What other sessions ask of the replicator by rows on the target. */
+export interface PipelineRequests {
   readonly paused: boolean;
-  /** Stand still before the first transaction that commits at or after it. Zero: at once. */
+  /** Stand still before the first transaction that commits at or after it; below every position: at once. */
   readonly holdLsn: Lsn | undefined;
+  /** `reportHeld` was called since. */
+  readonly answered: boolean;
 }
 
 /** The rows of one pipeline in schema `erserver` of its target, except progress while applying (see apply/). */
@@ -179,14 +181,6 @@ export class PipelineStore {
     );
   }
 
-  /** `finished_copy` becomes `ready` where the stream has passed the copy's position. */
-  async markReady(upTo: Lsn): Promise<void> {
-    await this.#session.query(
-      `update erserver.table_state set state = 'ready', state_since = now() where pipeline = $1 and state = 'finished_copy' and copy_lsn <= $2`,
-      [this.#name, formatLsn(upTo)],
-    );
-  }
-
   async setState(state: PipelineState, error: StoredError | undefined): Promise<void> {
     await this.#session.query(
       `update erserver.pipeline set state_since = case when state = $2 then state_since else now() end, state = $2, error = coalesce($3::jsonb, case when $2 = 'streaming' then null else error end) where name = $1`,
@@ -194,14 +188,16 @@ export class PipelineStore {
     );
   }
 
-  async wishes(): Promise<Wishes> {
+  async requests(): Promise<PipelineRequests> {
     const [row] = await this.#session.query(
-      `select desired, case when hold_until > pg_catalog.clock_timestamp() then hold_lsn end as hold from erserver.pipeline where name = $1`,
+      `select desired, case when hold_until > pg_catalog.clock_timestamp() then hold_lsn end as hold, (held_lsn is not null)::text as answered
+       from erserver.pipeline where name = $1`,
       [this.#name],
     );
     return {
       paused: row?.["desired"] === "paused",
       holdLsn: row?.["hold"] == null ? undefined : parseLsn(row["hold"]),
+      answered: row?.["answered"] === "true",
     };
   }
 
@@ -209,6 +205,14 @@ export class PipelineStore {
     await this.#session.query("update erserver.pipeline set desired = $2 where name = $1", [
       this.#name,
       desired,
+    ]);
+  }
+
+  /** Commit time of the oldest transaction that the target does not have, by the source's clock; undefined when it is close behind. */
+  async setBehind(since: Date | undefined): Promise<void> {
+    await this.#session.query("update erserver.pipeline set behind_since = $2 where name = $1", [
+      this.#name,
+      since?.toISOString() ?? null,
     ]);
   }
 
@@ -222,10 +226,10 @@ export class PipelineStore {
 
   /** The applier's answer to `hold`. */
   async reportHeld(lsn: Lsn): Promise<void> {
-    await this.#session.query("update erserver.pipeline set held_lsn = $2 where name = $1", [
-      this.#name,
-      formatLsn(lsn),
-    ]);
+    await this.#session.query(
+      "update erserver.pipeline set held_lsn = $2 where name = $1 and hold_lsn = $2",
+      [this.#name, formatLsn(lsn)],
+    );
   }
 
   async heldLsn(): Promise<Lsn | undefined> {

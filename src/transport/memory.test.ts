@@ -178,6 +178,26 @@ describe("hold and until", () => {
     expect(rest.size).toBe(4 * (1 + OVERHEAD));
   });
 
+  test("a hold at the position of an earlier one, which was let go, is told again", async () => {
+    const carrier = transport();
+    carrier.idle(lsn(20));
+    for (let round = 0; round < 2; round++) {
+      expect(await carrier.take(0, lsn(20))).toEqual({ kind: "held", lsn: 20n });
+      expect(await carrier.take(0, lsn(20))).toBeUndefined();
+      await carrier.take(0);
+    }
+  });
+
+  test("a failure is told to whoever holds or does not take", async () => {
+    const carrier = transport();
+    carrier.idle(lsn(20));
+    expect((await carrier.take(0, lsn(20)))?.kind).toBe("held");
+    carrier.throwIfFailed();
+    carrier.fail(new Error("gone"));
+    await expect(carrier.take(0, lsn(20))).rejects.toThrow("gone");
+    expect(() => carrier.throwIfFailed()).toThrow("gone");
+  });
+
   test("a hold is reached only when the source has nothing before it, or has begun what is behind it", async () => {
     const carrier = transport();
     expect(await carrier.take(0, lsn(20))).toBeUndefined();

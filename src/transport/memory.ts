@@ -1,6 +1,6 @@
 import type { Change } from "../change/change.ts";
 import type { Delivery, Group, GroupMember } from "../change/group.ts";
-import { type Lsn, maxLsn, ZERO_LSN } from "../change/lsn.ts";
+import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { ChangeSink } from "../change/sink.ts";
 import type { Transaction } from "../change/transaction.ts";
 
@@ -38,9 +38,12 @@ export class MemoryTransport implements ChangeSink {
 
   #heldBytes = 0;
   #idleLsn: Lsn = ZERO_LSN;
+  #idleCommitTime: number | undefined;
   #deliveredIdleLsn: Lsn = ZERO_LSN;
   #deliveredHoldLsn: Lsn | undefined;
   #midTransaction = false;
+  /** What the applier works on; the last slice while its transaction goes on. */
+  #taken: Group | undefined;
   #untilLsn: Lsn | undefined;
   #atEnd = false;
   #failure: Error | undefined;
@@ -101,6 +104,7 @@ export class MemoryTransport implements ChangeSink {
     } else if (this.#open.length === 0) {
       // Before 15 the source also sends transactions that changed nothing of ours: news of a position, not work.
       this.#idleLsn = transaction.endLsn;
+      this.#idleCommitTime = transaction.commitTime;
     } else {
       if (this.#changes.length === 0) this.#changes = this.#open;
       else for (const change of this.#open) this.#changes.push(change);
@@ -118,7 +122,10 @@ export class MemoryTransport implements ChangeSink {
 
   idle(lsn: Lsn): void {
     if (this.#openTransaction !== undefined || this.#atEnd) return;
-    this.#idleLsn = maxLsn(this.#idleLsn, lsn);
+    if (lsn > this.#idleLsn) {
+      this.#idleLsn = lsn;
+      this.#idleCommitTime = undefined;
+    }
     if (this.#untilLsn !== undefined && lsn >= this.#untilLsn) this.#atEnd = true;
     this.wake();
   }
@@ -129,6 +136,7 @@ export class MemoryTransport implements ChangeSink {
    * taken before stays open meanwhile.
    */
   async take(waitMs: number, holdLsn?: Lsn): Promise<Delivery | undefined> {
+    if (holdLsn === undefined) this.#deliveredHoldLsn = undefined;
     const now = this.#next(holdLsn);
     if (now !== undefined) return now;
     await this.sleep(waitMs);
@@ -146,6 +154,19 @@ export class MemoryTransport implements ChangeSink {
     this.#wakeTaker = undefined;
   }
 
+  /** Throws what `fail` was told; for whoever does not take for a while. */
+  throwIfFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  /** Commit time of the oldest transaction that is here and not released, in microseconds since 1970; undefined without one. */
+  get oldestCommitTime(): number | undefined {
+    const group = this.#taken ?? this.#ready[0];
+    return (
+      (group?.members[0] ?? this.#members[0])?.transaction.commitTime ?? this.#openTransaction?.commitTime
+    );
+  }
+
   /** Ends a `take` or `sleep` that waits. */
   wake(): void {
     this.#wakeTaker?.();
@@ -158,6 +179,7 @@ export class MemoryTransport implements ChangeSink {
 
   /** The applier is done with it: its memory counts no longer. */
   release(group: Group): void {
+    if (group.ends) this.#taken = undefined;
     this.#heldBytes -= group.size;
     if (this.full) return;
     const waiters = this.#roomWaiters;
@@ -175,18 +197,19 @@ export class MemoryTransport implements ChangeSink {
     const group = this.#takeGroup(holdLsn);
     if (group !== undefined) {
       this.#midTransaction = !group.ends;
+      this.#taken = group;
       return { kind: "group", group };
     }
     if (this.#atEnd && this.#ready.length === 0) return { kind: "end", lsn: this.#untilLsn as Lsn };
+    this.throwIfFailed();
     if (holdLsn !== undefined && this.#reached(holdLsn)) {
       if (this.#deliveredHoldLsn === holdLsn) return undefined;
       this.#deliveredHoldLsn = holdLsn;
       return { kind: "held", lsn: holdLsn };
     }
-    if (this.#failure !== undefined) throw this.#failure;
     if (this.#idleLsn > this.#deliveredIdleLsn && this.#openTransaction === undefined) {
       this.#deliveredIdleLsn = this.#idleLsn;
-      return { kind: "idle", lsn: this.#idleLsn };
+      return { kind: "idle", lsn: this.#idleLsn, commitTime: this.#idleCommitTime };
     }
     return undefined;
   }

@@ -57,6 +57,7 @@ describe("verify", () => {
     await using replication = await startReplication({
       schema: "create table t (id int primary key, v int)",
     });
+    await replication.caughtUp();
     await replication.running.stop();
     const { source, target, config } = replication;
     const options = {

@@ -5,7 +5,7 @@ import { isRewritten, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
-import { type CommandOptions, contextOf } from "../pipeline/init.ts";
+import { type CommandOptions, contextOf } from "../pipeline/context.ts";
 import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
 import { runUntil } from "../pipeline/sync.ts";
 import { tableAbsent } from "../apply/table-plan.ts";
@@ -13,7 +13,7 @@ import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres
 import { connectWire } from "../postgres/connect.ts";
 import { type ReplicatedTable, selectTables } from "../postgres/selection.ts";
 import { createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
-import { readServerFacts } from "../postgres/source-facts.ts";
+import { readServerFacts } from "../postgres/server-facts.ts";
 import { addHashes, hashTable, sameHash, type TableHash } from "../postgres/table-hash.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";

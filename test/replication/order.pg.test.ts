@@ -1,5 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
-import { startReplication } from "../support/pipeline-context.ts";
+import { formatLsn, type Lsn } from "../../src/change/lsn.ts";
+import { freshDatabase, sharedCluster } from "../support/clusters.ts";
+import { expectEqualTables } from "../support/compare.ts";
+import { caughtUp, runPipeline, startReplication, testConfig } from "../support/pipeline-context.ts";
+import { startProxy } from "../support/proxy.ts";
 import { until } from "../support/wait.ts";
 
 const WRITERS = 8;
@@ -139,4 +144,40 @@ describe("whole transactions in commit order", () => {
       });
     },
   );
+});
+
+test("a source that falls silent in the middle of a transaction: none of it is seen until all is there (S1)", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  await using target = await freshDatabase(sharedCluster("target"));
+  for (const database of [source, target]) await database.query("create table t (id int, body text)");
+  using network = await startProxy({ target: { port: sharedCluster("source").port } });
+  const config = testConfig(
+    network.url(source.url),
+    { [source.name]: target.url },
+    "apply: { group: { bytes: 64kB } }",
+  );
+  await using running = runPipeline(config, source.name);
+  await caughtUp(source, running);
+  // Positions without changes: the second is not recorded at once.
+  for (let round = 0; round < 2; round++) await caughtUp(source, running);
+  await expect(
+    target.query("select lsn::text from erserver.progress"),
+  ).resolves.not.toEqual([{ lsn: formatLsn(running.pipeline.status.appliedLsn as Lsn) }]);
+  const stalled = network.next({
+    from: "server",
+    type: "d",
+    match: (frame) => frame.includes("here it stops"),
+    action: "stall",
+  });
+  await source.query(
+    "insert into t select i, case i when 4000 then 'here it stops' else repeat('x', 200) end from generate_series(1, 8000) i",
+  );
+  await stalled;
+  // Longer than it takes until a position is recorded while nothing happens.
+  await sleep(6_500);
+  expect(await target.query("select 1 from t limit 1")).toEqual([]);
+  network.resume();
+  await caughtUp(source, running);
+  await expectEqualTables(source.url, target.url);
+  expect(running.statuses.map(({ state }) => state)).not.toContain("offline");
 });

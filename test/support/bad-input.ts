@@ -3,7 +3,7 @@ import { expect } from "vitest";
 import type { Config, TargetConfig } from "../../src/config/config.ts";
 import type { ErrorCode } from "../../src/errors/codes.ts";
 import { ErserverError } from "../../src/errors/erserver-error.ts";
-import type { CommandOptions } from "../../src/pipeline/init.ts";
+import type { CommandOptions } from "../../src/pipeline/context.ts";
 import { type FreshDatabase, freshDatabase, openSession, type Server } from "./clusters.ts";
 import { type RunningPipeline, testLog } from "./pipeline-context.ts";
 import { until } from "./wait.ts";

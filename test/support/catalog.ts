@@ -31,9 +31,6 @@ export function catalogTable(change: Partial<CatalogTable> = {}): CatalogTable {
     identityColumns: [],
     uniqueKeys: [],
     columns: [],
-    estimatedRows: 0,
-    bytes: 0,
-    hasUserTriggers: false,
     ...change,
   };
 }

@@ -1,6 +1,6 @@
 import { formatLsn } from "../../change/lsn.ts";
 import { formatBytes, formatDuration, plural } from "../../observability/figures.ts";
-import type { CopyProgress } from "../../pipeline/first-copy.ts";
+import type { CopyProgress } from "../../pipeline/copy-jobs.ts";
 import type { PipelineStatus } from "../../pipeline/pipeline.ts";
 import type { PipelineState } from "../../store/pipeline-store.ts";
 import { type Paint, padEnd } from "./paint.ts";

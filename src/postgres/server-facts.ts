@@ -50,25 +50,30 @@ export async function readSourceFacts(session: ControlSession): Promise<SourceFa
   };
 }
 
-/** Throws the first thing that forbids replication from this source. */
-export function requireUsableSource(facts: SourceFacts, where: string): void {
-  if (majorOf(facts.version) < OLDEST_SOURCE_MAJOR) {
+/** Throws what forbids to work with this server at all: too old, or a standby. */
+export function requireUsableServer(facts: ServerFacts, where: string, oldestMajor: number): void {
+  if (majorOf(facts.version) < oldestMajor) {
     throw new ErserverError(
       "ERS-305",
-      `${where}: PostgreSQL ${facts.versionText} is older than ${OLDEST_SOURCE_MAJOR}`,
+      `${where}: PostgreSQL ${facts.versionText} is older than ${oldestMajor}`,
       {
         subject: where,
-        remedy: `Replicate from PostgreSQL ${OLDEST_SOURCE_MAJOR} or newer.`,
+        remedy: `Use PostgreSQL ${oldestMajor} or newer there.`,
       },
     );
   }
   if (facts.inRecovery) {
-    throw new ErserverError("ERS-307", `${where}: the source is a standby`, {
+    throw new ErserverError("ERS-307", `${where}: the server is a standby`, {
       subject: where,
       remedy:
-        "Name the primary as source (several hosts with target_session_attrs=primary find it by themselves).",
+        "Name the primary (several hosts with target_session_attrs=primary find it by themselves), or promote this one; then it goes on by itself.",
     });
   }
+}
+
+/** Throws the first thing that forbids replication from this source. */
+export function requireUsableSource(facts: SourceFacts, where: string): void {
+  requireUsableServer(facts, where, OLDEST_SOURCE_MAJOR);
   if (facts.walLevel !== "logical") {
     throw new ErserverError("ERS-301", `${where}: wal_level is ${facts.walLevel}, and must be logical`, {
       subject: where,

@@ -1,0 +1,104 @@
+import { planTable, type TablePlan } from "../apply/table-plan.ts";
+import type { Lsn } from "../change/lsn.ts";
+import type { Relation } from "../change/relation.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
+import type { ReplicatedTable } from "../postgres/selection.ts";
+import type { PipelineContext } from "./context.ts";
+import { type OpenPipeline, select, sourceTypeNames } from "./open-pipeline.ts";
+
+/** Makes table plans, from the catalogues as they were at the start until the stream describes a table anew. */
+export class Planner {
+  readonly #context: PipelineContext;
+  readonly #open: OpenPipeline;
+  readonly #binary: boolean;
+  readonly #sourceTypes: Map<number, string>;
+  readonly #bySource: Map<string, ReplicatedTable>;
+  readonly #seen = new Set<number>();
+  #targetTables: ReadonlyMap<string, CatalogTable>;
+  #copyLsns: Map<string, Lsn> | undefined;
+
+  constructor(context: PipelineContext, open: OpenPipeline, binary: boolean) {
+    this.#context = context;
+    this.#open = open;
+    this.#binary = binary;
+    this.#targetTables = open.targetTables;
+    this.#sourceTypes = sourceTypeNames(open.selection);
+    this.#bySource = new Map(
+      open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]),
+    );
+  }
+
+  async plan(relation: Relation): Promise<TablePlan> {
+    if (this.#copyLsns === undefined) {
+      const states = await this.#open.store.tableStates();
+      this.#copyLsns = new Map(
+        states.flatMap((state) =>
+          state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]],
+        ),
+      );
+    }
+    if (this.#seen.has(relation.id)) await this.#readTargetAgain();
+    this.#seen.add(relation.id);
+    await this.#requireCopied(relation);
+    let plan: TablePlan;
+    try {
+      plan = this.#planNow(relation);
+    } catch (error) {
+      if (!(error instanceof ErserverError)) throw error;
+      await this.#readTargetAgain();
+      plan = this.#planNow(relation);
+    }
+    const unsafe = this.#binary ? plan.written.find((column) => !column.target.binarySafe) : undefined;
+    if (unsafe !== undefined)
+      throw reshaped(
+        `${plan.label} has a new column "${unsafe.target.name}", whose values cannot travel as bytes`,
+        plan.label,
+      );
+    return plan;
+  }
+
+  /** A partition that was attached after the start may have rows that no change has brought: it is copied first. */
+  async #requireCopied({ schema, name }: Relation): Promise<void> {
+    const key = tableKey(schema, name);
+    if (this.#bySource.has(key)) return;
+    const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
+    if (tables.some(({ source }) => tableKey(source.schema, source.name) === key)) {
+      const label = tableLabel(schema, name);
+      throw reshaped(`table ${label} has joined the replicated ones and is to be copied`, label);
+    }
+  }
+
+  #planNow(relation: Relation): TablePlan {
+    const key = tableKey(relation.schema, relation.name);
+    // Attached after the start, and gone again or renamed since: it stands under the name that it had.
+    const table = this.#bySource.get(key) ?? {
+      columns: relation.columns.map((column) => column.name),
+      computed: [],
+      columnList: false,
+      sharedBy: 1,
+      target: { schema: relation.schema, name: relation.name },
+      publishes: "all" as const,
+    };
+    return planTable({
+      relation,
+      table,
+      target: this.#targetTables.get(tableKey(table.target.schema, table.target.name)),
+      copyLsn: this.#copyLsns?.get(key),
+      sourceTypes: this.#sourceTypes,
+      missingColumn: this.#context.config.tables.missingColumn,
+    });
+  }
+
+  async #readTargetAgain(): Promise<void> {
+    const tables = await readTables(this.#open.control, this.#open.targetFacts.version);
+    this.#targetTables = new Map(tables.map((table) => [tableKey(table.schema, table.name), table]));
+  }
+}
+
+function reshaped(message: string, subject: string): ErserverError {
+  return new ErserverError("ERS-509", message, {
+    subject,
+    remedy: "Nothing to do: the pipeline is opened anew by itself.",
+  });
+}

@@ -8,6 +8,8 @@ create table erserver.pipeline (
   slot text not null,
   state text not null default 'stopped',
   state_since timestamptz not null default now(),
+  -- when a replicator last recorded a state: one that tries again does so at every attempt
+  seen_at timestamptz not null default now(),
   -- {code, message, remedy, subject, side} of the last stop or outage
   error jsonb,
   -- commit time on the source of the oldest transaction that is not applied; null when the target is close behind

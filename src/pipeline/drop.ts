@@ -1,7 +1,7 @@
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
-import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { dropPublications, publicationNames } from "../postgres/publications.ts";
 import { dropSlot } from "../postgres/slots.ts";
@@ -10,7 +10,7 @@ import { slotNameFor } from "../quote/slot-name.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
-import { isServed } from "./sides.ts";
+import { connectPrimary, isServed } from "./sides.ts";
 
 export interface DropOptions extends CommandOptions {
   /** Go on when the source cannot be reached, and name what stays there. */
@@ -23,9 +23,8 @@ export interface DropOptions extends CommandOptions {
  * nothing is removed when the source cannot be reached, unless asked.
  */
 export async function dropPipeline(options: DropOptions): Promise<{ dropped: string[]; left: string[] }> {
-  const { config, target, force = false } = options;
-  const session = { applicationName: `erserver ${target.name} command`, timeoutMs: config.timeoutMs };
-  await using control = await connectControl(target.conninfo, session);
+  const { target, force = false } = options;
+  await using control = await connectPrimary(options, "target");
   const store = new PipelineStore(control, target.name);
   const known = await usableSchemaExists(control, describeConninfo(target.conninfo));
   const registration = known ? await store.registration() : undefined;
@@ -33,7 +32,7 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   const left: string[] = [];
   const slot = registration?.slot ?? slotNameFor(target.name);
   try {
-    await using source = await connectControl(config.source, session);
+    await using source = await connectPrimary(options, "source");
     await refuseServed(control, target.name);
     // Without a registration a slot of our name is somebody else's.
     if (registration !== undefined) {

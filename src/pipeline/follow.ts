@@ -75,6 +75,9 @@ export async function follow(
     sink: transport,
     timeoutMs: config.timeoutMs,
   });
+  // Whatever an earlier session of ours still held, the slot is free of it.
+  context.ownBackends.source.clear();
+  context.ownBackends.source.add(connection.backendPid);
   const planner = new Planner(context, open, binary);
   const applier = new Applier({
     connection: open.session.connection,
@@ -137,6 +140,7 @@ class Flow {
   async run(requests: Requests): Promise<void> {
     const { transport, options, capture } = this.#parts;
     this.#setState("catching-up");
+    await this.#parts.open.store.setBehind(undefined);
     options.onApplied({ sourceLsn: this.#appliedLsn, transactions: 0, rows: 0 });
     for (;;) {
       if (options.signal.aborted) {

@@ -4,18 +4,23 @@ import { formatLsn, type Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import type { Config } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
-import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { ErserverError, toErserverError } from "../errors/erserver-error.ts";
+import { type CatalogTable, readTables, tableKey, tableLabel, tablesByKey } from "../postgres/catalog.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
-  ensurePublications,
-  publicationExists,
+  changePublications,
+  planPublications,
   publicationNames,
   type PublicationNames,
 } from "../postgres/publications.ts";
 import { readRowFilters } from "../postgres/row-filters.ts";
-import { type ReplicatedTable, type Selection, selectTables } from "../postgres/selection.ts";
-import { readSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
+import {
+  type PublishedTable,
+  type ReplicatedTable,
+  type Selection,
+  selectTables,
+} from "../postgres/selection.ts";
+import { readSlot, requireFreeSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
 import {
   readServerFacts,
   readSourceFacts,
@@ -28,6 +33,7 @@ import { OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
 import { connectReplication } from "./connect-replication.ts";
 import { type PipelineContext, sessionOptions } from "./context.ts";
+import { recordFailure } from "./failure-record.ts";
 import { limitsOf, type Problem } from "./limits.ts";
 import { migrate, usableSchemaExists } from "../store/migrate.ts";
 import {
@@ -76,14 +82,18 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     return value;
   };
   const options = sessionOptions(context);
+  /** Set once the target's lock is ours. */
+  let locked: PipelineStore | undefined;
   try {
     // Whatever the server's default: a crash must not take the registration back while the slot that it names stays.
     const settings = { synchronous_commit: "local" };
     const control = keep(await connectControl(target.conninfo, { ...options, settings }), (session) =>
       session.end(),
     );
+    const store = new PipelineStore(control, target.name);
+    const where = describeConninfo(target.conninfo);
     const targetFacts = await readServerFacts(control);
-    requireUsableServer(targetFacts, describeConninfo(target.conninfo), OLDEST_TARGET_MAJOR);
+    requireUsableServer(targetFacts, where, OLDEST_TARGET_MAJOR);
     const session = keep(
       await openTargetSession({
         conninfo: target.conninfo,
@@ -94,7 +104,10 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       }),
       ({ connection }) => connection.end(),
     );
+    // Whatever an earlier session of ours still held, it holds no more.
+    context.ownBackends.target.clear();
     context.ownBackends.target.add(session.connection.backendPid);
+    locked = store;
 
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
     const sourceFacts = await readSourceFacts(source);
@@ -102,18 +115,11 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     // A managed host lets roles replicate that the catalogue does not mark so.
     if (!sourceFacts.mayReplicate) await (await connectReplication(context)).end();
     const selection = await select(config, source, sourceFacts);
-    const targetTables = new Map(
-      (await readTables(control, targetFacts.version)).map((table) => [
-        tableKey(table.schema, table.name),
-        table,
-      ]),
-    );
+    const targetTables = tablesByKey(await readTables(control, targetFacts.version));
     checkTargetTables(selection, targetTables, config);
 
     const slot = slotNameFor(target.name);
     const publications = publicationNames(slot);
-    const store = new PipelineStore(control, target.name);
-    const where = describeConninfo(target.conninfo);
     const known = (await usableSchemaExists(control, where)) ? await store.registration() : undefined;
     if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
     const existing = await readSlot(source, sourceFacts.version, slot);
@@ -122,20 +128,23 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
         slot,
         `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`,
       );
-    if (known !== undefined) requireSameShape(await store.tableStates(), selection);
-    const changes = await migrate(control, where);
-    const registration = await store.register(sourceFacts, slot);
-    const progress = await store.progress();
-    if (progress !== undefined) {
-      checkSlot(existing, slot, sourceFacts, progress.lsn);
-      await requirePublications(source, publications);
-    }
-    const made = await ensurePublications(source, {
+    const copied = copiedTables(known === undefined ? [] : await store.tableStates());
+    requireSameShape(copied, selection);
+    const progress = known === undefined ? undefined : await store.progress();
+    if (progress !== undefined) checkSlot(existing, slot, sourceFacts, progress.lsn);
+    else if (existing === undefined) await requireFreeSlot(source, slot);
+    const publishing = await planPublications(source, {
       names: publications,
       published: selection.published,
       publishViaPartitionRoot: config.tables.publishViaPartitionRoot,
       sourceVersion: sourceFacts.version,
+      ours: known !== undefined,
+      followed: progress === undefined ? undefined : publishedFor(copied, selection),
     });
+
+    const changes = await migrate(control, where);
+    const registration = await store.register(sourceFacts, slot);
+    await changePublications(source, publishing);
     await syncTableStates(store, selection);
     return {
       source,
@@ -157,11 +166,12 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       changes: [
         ...changes.map((name) => `schema erserver on the target: ${name}`),
         ...(known === undefined ? [`target ${target.name} registered`] : []),
-        ...made.map((name) => `publication ${name} on the source`),
+        ...publishing.map(({ name }) => `publication ${name} on the source`),
       ],
       [Symbol.asyncDispose]: close,
     };
   } catch (error) {
+    if (locked !== undefined) await recordFailure(locked, context, toErserverError(error));
     await close();
     throw error;
   }
@@ -254,19 +264,24 @@ function checkSlot(slot: Slot | undefined, name: string, source: SourceFacts, pr
   }
 }
 
-async function requirePublications(source: ControlSession, names: PublicationNames): Promise<void> {
-  for (const name of [names.all, names.insertOnly]) {
-    if (await publicationExists(source, name)) continue;
-    throw new ErserverError(
-      "ERS-505",
-      `publication "${name}" does not exist any more: it was dropped behind our back`,
-      {
-        subject: name,
-        remedy:
-          "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
-      },
-    );
-  }
+/** The tables that are copied, by key. */
+function copiedTables(states: readonly TableState[]): ReadonlyMap<string, TableState> {
+  return new Map(
+    states
+      .filter(({ state }) => state === "finished_copy")
+      .map((state) => [tableKey(state.schema, state.name), state]),
+  );
+}
+
+/** What is published for tables that are copied: they themselves, or the root of their partition tree. */
+function publishedFor(copied: ReadonlyMap<string, TableState>, selection: Selection): PublishedTable[] {
+  const followed = new Set(
+    selection.tables
+      .filter(({ source }) => copied.has(tableKey(source.schema, source.name)))
+      .flatMap(({ source }) => [source, ...(source.root === undefined ? [] : [source.root])])
+      .map(({ schema, name }) => tableKey(schema, name)),
+  );
+  return selection.published.filter(({ schema, name }) => followed.has(tableKey(schema, name)));
 }
 
 /** The columns and rows of a table that the configuration selects; null for all. */
@@ -275,12 +290,7 @@ function shapeOf({ columnList, columns, where }: ReplicatedTable): TableShape {
 }
 
 /** What a table was copied with it must be followed with: the target has no rows and values of another selection. */
-function requireSameShape(states: readonly TableState[], selection: Selection): void {
-  const copied = new Map(
-    states
-      .filter(({ state }) => state === "finished_copy")
-      .map((state) => [tableKey(state.schema, state.name), state]),
-  );
+function requireSameShape(copied: ReadonlyMap<string, TableState>, selection: Selection): void {
   for (const table of selection.tables) {
     const { schema, name } = table.source;
     const state = copied.get(tableKey(schema, name));

@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Lsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
-import { describeConninfo } from "../config/conninfo.ts";
 import { type ErserverError, toErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { backoffDelay, logLevelForAttempt } from "../runtime/backoff.ts";
 import type { PipelineState, StoredError } from "../store/pipeline-store.ts";
 import { Beacon } from "./beacon.ts";
 import type { CopyProgress } from "./copy-jobs.ts";
+import { recordFailure, sideOf, storedError } from "./failure-record.ts";
 import { firstCopy } from "./first-copy.ts";
 import { follow } from "./follow.ts";
 import type { Problem } from "./limits.ts";
@@ -102,7 +102,7 @@ export class Pipeline {
         if (signal.aborted) return;
         const error = toErserverError(thrown);
         if (error.entry.retry === "stop") {
-          this.#setStatus({ state: "stopped", side: undefined, error: storedError(error, undefined) });
+          this.#setStatus({ state: "stopped", side: undefined, error: storedError(this.#context, error) });
           throw error;
         }
         const lastedMs = this.#openedMs === undefined ? 0 : performance.now() - this.#openedMs;
@@ -121,8 +121,7 @@ export class Pipeline {
     try {
       await this.#copyAndFollow(open, signal);
     } catch (error) {
-      // Whoever reads the target's record must not take a broken pipeline for a running one; an error here changes nothing.
-      await this.#record(open, toErserverError(error)).catch(() => {});
+      await recordFailure(open.store, this.#context, toErserverError(error));
       throw error;
     }
   }
@@ -165,27 +164,12 @@ export class Pipeline {
     await open.store.setState("stopped", undefined);
   }
 
-  async #record(open: OpenPipeline, error: ErserverError): Promise<void> {
-    const stopped = error.entry.retry === "stop";
-    await open.store.setState(
-      stopped ? "stopped" : "offline",
-      storedError(error, stopped ? undefined : this.#sideOf(error)),
-    );
-  }
-
   #offline(error: ErserverError, attempt: number): void {
-    const side = this.#sideOf(error);
-    this.#setStatus({ state: "offline", side, error: storedError(error, side) });
+    const side = sideOf(this.#context, error);
+    this.#setStatus({ state: "offline", side, error: storedError(this.#context, error) });
     // A target that another replicator serves is there to be asked.
     if (side === "target" && error.code !== "ERS-508") this.#beacon.light(this.#status.since);
     this.#context.log[logLevelForAttempt(attempt)](error.message, { code: error.code, side, attempt });
-  }
-
-  #sideOf(error: ErserverError): "source" | "target" {
-    return error.subject === describeConninfo(this.#context.config.source) ||
-      (error.code.startsWith("ERS-50") && error.code !== "ERS-508")
-      ? "source"
-      : "target";
   }
 
   #setStatus(change: Partial<PipelineStatus>): void {
@@ -194,15 +178,4 @@ export class Pipeline {
     this.#status = { ...this.#status, ...change, since };
     this.#options.onStatus?.(this.#status);
   }
-}
-
-function storedError(error: ErserverError, side: StoredError["side"]): StoredError {
-  return {
-    code: error.code,
-    message: error.message,
-    detail: error.detail,
-    remedy: error.remedy,
-    subject: error.subject,
-    side,
-  };
 }

@@ -2,7 +2,7 @@ import { planTable, type TablePlan } from "../apply/table-plan.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, readTables, tableKey, tableLabel, tablesByKey } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { PipelineContext } from "./context.ts";
 import { type OpenPipeline, select, sourceTypeNames } from "./open-pipeline.ts";
@@ -91,8 +91,7 @@ export class Planner {
   }
 
   async #readTargetAgain(): Promise<void> {
-    const tables = await readTables(this.#open.control, this.#open.targetFacts.version);
-    this.#targetTables = new Map(tables.map((table) => [tableKey(table.schema, table.name), table]));
+    this.#targetTables = tablesByKey(await readTables(this.#open.control, this.#open.targetFacts.version));
   }
 }
 

@@ -2,7 +2,7 @@ import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { toErserverError } from "../errors/erserver-error.ts";
 import { readTables } from "../postgres/catalog.ts";
-import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
 import { readSlot } from "../postgres/slots.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/server-facts.ts";
@@ -65,20 +65,20 @@ export async function readStatus(config: Config): Promise<TargetStatus[]> {
 }
 
 async function viewSource(config: Config): Promise<SourceView | Error> {
+  let session: ControlSession | undefined;
   try {
-    const session = await connectControl(config.source, {
-      applicationName: "erserver status",
-      timeoutMs: config.timeoutMs,
-    });
+    session = await connectControl(config.source, sessionFor(config));
     const facts = await readServerFacts(session);
-    return {
-      session,
-      facts,
-      selection: selectTables(await readTables(session, facts.version), config.tables, facts.version),
-    };
+    const tables = await readTables(session, facts.version);
+    return { session, facts, selection: selectTables(tables, config.tables, facts.version) };
   } catch (error) {
+    await session?.end();
     return toErserverError(error);
   }
+}
+
+function sessionFor({ timeoutMs }: Config): SessionOptions {
+  return { applicationName: "erserver status", timeoutMs };
 }
 
 async function targetStatus(
@@ -88,11 +88,7 @@ async function targetStatus(
   showsProblems: boolean,
 ): Promise<TargetStatus> {
   const reachable = source instanceof Error ? undefined : source;
-  const slot =
-    reachable === undefined
-      ? undefined
-      : await readSlot(reachable.session, reachable.facts.version, slotNameFor(target.name));
-  const base: TargetStatus = {
+  const unknown: TargetStatus = {
     name: target.name,
     state: "stopped",
     since: undefined,
@@ -105,34 +101,29 @@ async function targetStatus(
     rows: 0,
     conflicts: 0,
     replays: 0,
-    retainedWalBytes: slot?.retainedBytes,
-    slot:
-      slot === undefined
-        ? undefined
-        : { name: slot.name, active: slot.activePid !== undefined, walStatus: slot.walStatus ?? undefined },
+    retainedWalBytes: undefined,
+    slot: undefined,
     tables: { total: reachable?.selection.tables.length ?? 0, copied: 0 },
     // The selection is the same for all targets: its problems are told once.
     problems: showsProblems ? (reachable?.selection.problems ?? []) : [],
     running: false,
   };
-  let control: ControlSession;
+  let base = unknown;
+  let control: ControlSession | undefined;
   try {
-    control = await connectControl(target.conninfo, {
-      applicationName: "erserver status",
-      timeoutMs: config.timeoutMs,
-    });
-  } catch (error) {
-    const since = reachable === undefined ? undefined : await readBeacon(reachable.session, target.name);
-    return {
-      ...base,
-      state: "offline",
-      side: "target",
-      since,
-      running: since !== undefined,
-      error: storedError(error, "target"),
-    };
-  }
-  try {
+    const slot =
+      reachable === undefined
+        ? undefined
+        : await readSlot(reachable.session, reachable.facts.version, slotNameFor(target.name));
+    if (slot !== undefined) {
+      const { name, activePid, walStatus, retainedBytes } = slot;
+      base = {
+        ...unknown,
+        retainedWalBytes: retainedBytes,
+        slot: { name, active: activePid !== undefined, walStatus: walStatus ?? undefined },
+      };
+    }
+    control = await connectControl(target.conninfo, sessionFor(config));
     const store = new PipelineStore(control, target.name);
     const registration = (await schemaExists(control)) ? await store.registration() : undefined;
     if (registration === undefined) return { ...base, error: notInitialized(target.name) };
@@ -152,33 +143,50 @@ async function targetStatus(
     };
     if (reachable === undefined) {
       const since = registration.state === "offline" ? registration.stateSince : undefined;
-      return { ...found, state: "offline", side: "source", since, error: storedError(source, "source") };
+      return { ...found, state: "offline", side: "source", since, error: outage(source as Error, "source") };
     }
-    const state = shownState(registration, running);
-    const error = state === "stopped" && registration.state === "stopped" ? registration.error : undefined;
-    const lag = progress === undefined ? {} : await readLag(reachable, slot?.name ?? "", progress, state);
-    return { ...found, state, since: registration.stateSince, error, ...lag };
+    const tries = registration.silentSeconds * 1000 < 2 * config.timeoutMs + LONGEST_PAUSE_MS;
+    const state = shownState(registration, running, tries);
+    const broken = state === registration.state && (state === "stopped" || state === "offline");
+    const error = broken ? registration.error : undefined;
+    const lag = progress === undefined ? {} : await readLag(reachable, registration, progress, state);
+    return {
+      ...found,
+      state,
+      side: state === "offline" ? error?.side : undefined,
+      running: running || state === "offline",
+      since: registration.stateSince,
+      error,
+      ...lag,
+    };
+  } catch (error) {
+    // Only a replicator that is running knows since when.
+    const since = await (reachable && readBeacon(reachable.session, target.name))?.catch(() => undefined);
+    const running = since !== undefined;
+    return { ...base, state: "offline", side: "target", since, running, error: outage(error, "target") };
   } finally {
-    await control.end();
+    await control?.end();
   }
 }
 
-/** What is on record is a running replicator's word; without one, nothing moves. */
-function shownState(registration: Registration, running: boolean): PipelineState {
+/** Between two attempts nobody holds the target's lock: this long at the most (see pipeline.ts), and some more. */
+const LONGEST_PAUSE_MS = 10_000;
+
+/** What is on record is a running replicator's word; without one, nothing moves. `tries`: it has spoken lately. */
+function shownState({ state }: Registration, running: boolean, tries: boolean): PipelineState {
+  if (state === "offline" && tries) return "offline";
   if (!running) return "stopped";
-  return registration.state === "offline" || registration.state === "stopped"
-    ? "catching-up"
-    : registration.state;
+  return state === "offline" || state === "stopped" ? "catching-up" : state;
 }
 
 /**
  * A replicator that streams reports its position all the time, also over WAL that holds nothing for it: an idle
- * source has no lag. The source itself measures the delay of what it has sent (replay_lag). Behind that, or
- * without a replicator, the lag is the age of what the target has last.
+ * source has no lag. What it has waited for longer than a second is on record; below that the source itself measures
+ * the delay of what it has sent (replay_lag). Without a replicator the lag is the age of what the target has last.
  */
 async function readLag(
   source: SourceView,
-  slot: string,
+  { slot, behindSince }: Registration,
   progress: Progress,
   state: PipelineState,
 ): Promise<Pick<TargetStatus, "lagBytes" | "lagSeconds" | "appliedLsn">> {
@@ -186,7 +194,7 @@ async function readLag(
     `with at as (select pg_catalog.pg_current_wal_lsn() as now),
        sender as (select r.replay_lsn, extract(epoch from r.replay_lag)::float8 as delay from pg_catalog.pg_stat_replication r
          join pg_catalog.pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1)
-     select greatest(sender.replay_lsn, $2::pg_lsn) as applied, sender.delay::text as delay,
+     select greatest(sender.replay_lsn, $2::pg_lsn) as applied, sender.delay::text as delay, extract(epoch from pg_catalog.clock_timestamp())::float8::text as now,
        greatest(pg_catalog.pg_wal_lsn_diff(at.now, greatest(sender.replay_lsn, $2::pg_lsn)), 0)::bigint as bytes
      from at left join sender on true`,
     [slot, formatLsn(progress.lsn)],
@@ -195,8 +203,14 @@ async function readLag(
   const seenAt =
     state === "catching-up" ? progress.commitTime : newer(progress.commitTime, progress.appliedAt);
   const age = seenAt === undefined ? undefined : Math.max(0, (Date.now() - seenAt.getTime()) / 1000);
-  const lagSeconds = lagBytes === 0 ? 0 : state === "streaming" ? Number(row?.["delay"] ?? 0) : age;
+  const waited = behindSince === undefined ? undefined : Number(row?.["now"]) - behindSince.getTime() / 1000;
+  const delay = state === "streaming" ? Number(row?.["delay"] ?? 0) : age;
+  const lagSeconds = lagBytes === 0 ? 0 : isFollowing(state) ? (waited ?? delay) : age;
   return { lagBytes, lagSeconds, appliedLsn: parseLsn(row?.["applied"] ?? "0/0") };
+}
+
+function isFollowing(state: PipelineState): boolean {
+  return state === "streaming" || state === "catching-up";
 }
 
 function newer(a: Date | undefined, b: Date | undefined): Date | undefined {
@@ -204,7 +218,7 @@ function newer(a: Date | undefined, b: Date | undefined): Date | undefined {
   return a > b ? a : b;
 }
 
-function storedError(thrown: unknown, side: "source" | "target"): StoredError {
+function outage(thrown: unknown, side: "source" | "target"): StoredError {
   const { code, message, remedy, subject } = toErserverError(thrown);
   return { code, message, remedy, subject, side };
 }

@@ -2,7 +2,8 @@ import { lockHolderQuery } from "../apply/target-session.ts";
 import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
-import { readSourceFacts } from "../postgres/server-facts.ts";
+import { readServerFacts, readSourceFacts, requireUsableServer } from "../postgres/server-facts.ts";
+import { OLDEST_SOURCE_MAJOR, OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, type Registration, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
@@ -16,11 +17,32 @@ export interface Sides extends AsyncDisposable {
   readonly registration: Registration | undefined;
 }
 
-export async function connectSides({ config, target: { name, conninfo } }: CommandOptions): Promise<Sides> {
-  const options = { applicationName: `erserver ${name} command`, timeoutMs: config.timeoutMs };
-  const target = await connectControl(conninfo, options);
+/** A session of a command with a primary of a version that we work with. */
+export async function connectPrimary(
+  { config, target, signal }: CommandOptions,
+  side: "source" | "target",
+): Promise<ControlSession> {
+  const conninfo = side === "source" ? config.source : target.conninfo;
+  const session = await connectControl(conninfo, {
+    applicationName: `erserver ${target.name} command`,
+    timeoutMs: config.timeoutMs,
+    ...(signal === undefined ? {} : { signal }),
+  });
   try {
-    const source = await connectControl(config.source, options);
+    const oldest = side === "source" ? OLDEST_SOURCE_MAJOR : OLDEST_TARGET_MAJOR;
+    requireUsableServer(await readServerFacts(session), describeConninfo(conninfo), oldest);
+    return session;
+  } catch (error) {
+    await session.end();
+    throw error;
+  }
+}
+
+export async function connectSides(options: CommandOptions): Promise<Sides> {
+  const { name, conninfo } = options.target;
+  const target = await connectPrimary(options, "target");
+  try {
+    const source = await connectPrimary(options, "source");
     try {
       const store = new PipelineStore(target, name);
       const known = await usableSchemaExists(target, describeConninfo(conninfo));

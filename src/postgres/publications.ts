@@ -1,7 +1,7 @@
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
-import { tableKey } from "./catalog.ts";
+import { tableKey, tableLabel } from "./catalog.ts";
 import type { ControlSession } from "./connect.ts";
 import { sqlStateOf } from "./failures.ts";
 import type { PublishedTable } from "./selection.ts";
@@ -35,32 +35,114 @@ export interface PublicationPlan {
   readonly published: readonly PublishedTable[];
   readonly publishViaPartitionRoot: boolean;
   readonly sourceVersion: number;
+  /** False before this pipeline was registered: publications of these names, if any, were made by somebody else. */
+  readonly ours: boolean;
+  /** Undefined until changes are read by them; then the relations that must have stood in them all the time. */
+  readonly followed: readonly PublishedTable[] | undefined;
+}
+
+/** What makes one publication publish what is wanted. */
+export interface PublicationChange {
+  readonly name: string;
+  readonly statements: readonly string[];
 }
 
 /**
- * Makes the publications publish exactly the plan; does nothing when they do. Returns what it created or
- * changed. When the role may not, the error's remedy is the SQL for somebody who may: a publication that is
- * right already is never touched, so it need not be ours.
+ * What has to be done for the publications to publish exactly the plan; nothing when they do, whoever made them.
+ * Throws ERS-505 when one that is read from was changed by somebody else: what it has left out meanwhile cannot be had
+ * any more; ERS-506 when one of our name is somebody else's.
  */
-export async function ensurePublications(session: ControlSession, plan: PublicationPlan): Promise<string[]> {
-  const changed: string[] = [];
-  for (const wanted of wantedPublications(plan)) {
-    const statements = await statementsFor(session, wanted, plan.sourceVersion);
-    if (statements.length === 0) continue;
-    try {
-      await session.query("begin");
-      for (const statement of statements) await session.query(statement);
-      await session.query("commit");
-    } catch (error) {
-      await session.query("rollback").catch(() => {});
-      throw publicationFailure(error, wanted.name, statements);
-    }
-    changed.push(wanted.name);
-  }
-  return changed;
+export async function planPublications(
+  session: ControlSession,
+  plan: PublicationPlan,
+): Promise<PublicationChange[]> {
+  const { sourceVersion } = plan;
+  const pairs: Pair[] = [];
+  for (const wanted of wantedPublications(plan))
+    pairs.push({ wanted, current: await readPublication(session, wanted.name, sourceVersion) });
+  if (plan.followed !== undefined) requireFollowed(plan.followed, pairs);
+  return pairs.flatMap(({ wanted, current }) => {
+    const statements = statementsFor(wanted, current, sourceVersion);
+    if (statements.length === 0) return [];
+    if (current !== undefined && !plan.ours) throw publicationTaken(wanted.name);
+    return [{ name: wanted.name, statements }];
+  });
 }
 
-export async function publicationExists(session: ControlSession, name: string): Promise<boolean> {
+/**
+ * In one transaction: a table that moves from one publication to the other is in one of them at every moment. When the
+ * role may not, the error's remedy is the SQL for somebody who may.
+ */
+export async function changePublications(
+  session: ControlSession,
+  changes: readonly PublicationChange[],
+): Promise<void> {
+  const [first] = changes;
+  if (first === undefined) return;
+  const statements = changes.flatMap((change) => change.statements);
+  try {
+    await session.query("begin");
+    for (const statement of statements) await session.query(statement);
+    await session.query("commit");
+  } catch (error) {
+    await session.query("rollback").catch(() => {});
+    throw publicationFailure(error, first.name, statements);
+  }
+}
+
+interface Pair {
+  readonly wanted: Wanted;
+  readonly current: CurrentPublication | undefined;
+}
+
+function requireFollowed(followed: readonly PublishedTable[], pairs: readonly Pair[]): void {
+  for (const { wanted, current } of pairs) {
+    if (current === undefined)
+      throw publicationChanged(wanted.name, `publication "${wanted.name}" does not exist any more`);
+    if (current.publish !== wanted.publish)
+      throw publicationChanged(
+        wanted.name,
+        `publication "${wanted.name}" publishes "${current.publish}" only`,
+      );
+  }
+  const standing = new Set(
+    pairs.flatMap(({ current }) => current?.tables ?? []).map((table) => tableKey(table.schema, table.name)),
+  );
+  const missing = followed.find(({ schema, name }) => !standing.has(tableKey(schema, name)));
+  if (missing === undefined) return;
+  const label = tableLabel(missing.schema, missing.name);
+  throw new ErserverError(
+    "ERS-505",
+    `table ${label} stands in no publication of ours any more: it was taken out, or dropped and made anew`,
+    {
+      subject: label,
+      remedy: `Its changes since then cannot be had: fill the table again. Put ${label} under tables.exclude, erserver sync, TRUNCATE it on the target, take it out of there, erserver run.`,
+    },
+  );
+}
+
+/** What `publication` left out since somebody changed it cannot be had from the slot. */
+export function publicationChanged(publication: string, what: string, cause?: unknown): ErserverError {
+  return new ErserverError("ERS-505", `${what}: it was changed behind our back`, {
+    subject: publication,
+    remedy:
+      "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+function publicationTaken(name: string): ErserverError {
+  return new ErserverError(
+    "ERS-506",
+    `publication "${name}" exists on the source, publishes something else, and was not made for this target`,
+    {
+      subject: name,
+      remedy: `Rename the target in the configuration, or, if nobody needs the publication: DROP PUBLICATION "${name}";`,
+    },
+  );
+}
+
+async function publicationExists(session: ControlSession, name: string): Promise<boolean> {
   return (
     (await session.query("select 1 as found from pg_catalog.pg_publication where pubname = $1", [name]))
       .length > 0
@@ -99,13 +181,12 @@ function wantedPublications(plan: PublicationPlan): Wanted[] {
   ];
 }
 
-async function statementsFor(session: ControlSession, wanted: Wanted, version: number): Promise<string[]> {
+function statementsFor(wanted: Wanted, current: CurrentPublication | undefined, version: number): string[] {
   const name = quoteIdent(wanted.name);
   const viaRoot = version >= 130_000 ? `, publish_via_partition_root = ${wanted.viaRoot}` : "";
   const generated =
     version >= 180_000 ? `, publish_generated_columns = ${wanted.generated ? "stored" : "none"}` : "";
   const options = `publish = '${wanted.publish}'${viaRoot}${generated}`;
-  const current = await readPublication(session, wanted.name, version);
   const list = wanted.tables.map(publishedTableSql).join(", ");
   if (current === undefined) {
     return [

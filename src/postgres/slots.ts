@@ -50,6 +50,15 @@ export async function readSlot(
   };
 }
 
+/** Throws ERS-303 when another slot cannot be made. */
+export async function requireFreeSlot(session: ControlSession, name: string): Promise<void> {
+  const [row] = await session.query(
+    "select count(*)::text as used, pg_catalog.current_setting('max_replication_slots') as most from pg_catalog.pg_replication_slots",
+  );
+  if (Number(row?.["used"]) < Number(row?.["most"])) return;
+  throw noFreeSlot(`all ${row?.["most"]} are taken`, { subject: name, cause: undefined });
+}
+
 /** A snapshot of the source and the position in the change stream that it equals. */
 export interface ExportedSnapshot {
   /** Transactions with a commit LSN below it are in the snapshot, all others come by the stream. */

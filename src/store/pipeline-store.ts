@@ -26,6 +26,10 @@ export interface Registration {
   readonly stateSince: Date;
   readonly error: StoredError | undefined;
   readonly desired: "running" | "paused";
+  /** Seconds since a replicator last recorded a state. */
+  readonly silentSeconds: number;
+  /** Commit time of the oldest source transaction that is not applied, while the target is behind. */
+  readonly behindSince: Date | undefined;
 }
 
 export interface Progress {
@@ -81,7 +85,8 @@ export class PipelineStore {
 
   async registration(): Promise<Registration | undefined> {
     const [row] = await this.#session.query(
-      `select source_system, source_database, slot, state, extract(epoch from state_since)::float8::text as since, error::text as error, desired
+      `select source_system, source_database, slot, state, extract(epoch from state_since)::float8::text as since, error::text as error, desired,
+         extract(epoch from pg_catalog.clock_timestamp() - seen_at)::float8::text as silent, extract(epoch from behind_since)::float8::text as behind
        from erserver.pipeline where name = $1`,
       [this.#name],
     );
@@ -94,6 +99,8 @@ export class PipelineStore {
       stateSince: new Date(Number(row["since"]) * 1000),
       error: row["error"] == null ? undefined : (JSON.parse(row["error"]) as StoredError),
       desired: row["desired"] as Registration["desired"],
+      silentSeconds: Number(row["silent"]),
+      behindSince: row["behind"] == null ? undefined : new Date(Number(row["behind"]) * 1000),
     };
   }
 
@@ -183,7 +190,7 @@ export class PipelineStore {
 
   async setState(state: PipelineState, error: StoredError | undefined): Promise<void> {
     await this.#session.query(
-      `update erserver.pipeline set state_since = case when state = $2 then state_since else now() end, state = $2, error = coalesce($3::jsonb, case when $2 = 'streaming' then null else error end) where name = $1`,
+      `update erserver.pipeline set state_since = case when state = $2 then state_since else now() end, state = $2, seen_at = pg_catalog.clock_timestamp(), error = coalesce($3::jsonb, case when $2 = 'streaming' then null else error end) where name = $1`,
       [this.#name, state, error === undefined ? null : JSON.stringify(error)],
     );
   }

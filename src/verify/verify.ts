@@ -9,7 +9,7 @@ import { type CommandOptions, contextOf } from "../pipeline/context.ts";
 import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
 import { runUntil } from "../pipeline/sync.ts";
 import { tableAbsent } from "../apply/table-plan.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, readTables, tableKey, tableLabel, tablesByKey } from "../postgres/catalog.ts";
 import { connectWire } from "../postgres/connect.ts";
 import { type ReplicatedTable, selectTables } from "../postgres/selection.ts";
 import { createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
@@ -150,12 +150,7 @@ interface Pair {
 async function pairTables({ config }: VerifyOptions, sides: Sides): Promise<Pair[]> {
   const { version } = await readServerFacts(sides.source);
   const selection = selectTables(await readTables(sides.source, version), config.tables, version);
-  const targets = new Map(
-    (await readTables(sides.target, (await readServerFacts(sides.target)).version)).map((table) => [
-      tableKey(table.schema, table.name),
-      table,
-    ]),
-  );
+  const targets = tablesByKey(await readTables(sides.target, (await readServerFacts(sides.target)).version));
   const pairs = new Map<string, Pair>();
   for (const table of selection.tables) {
     const label = tableLabel(table.target.schema, table.target.name);

@@ -134,6 +134,12 @@ const BEFORE: readonly Case[] = [
     mend: ({ source, slot }) => source.query(`select pg_drop_replication_slot('${slot}')`),
   },
   {
+    what: "a publication of our name that somebody else has made",
+    refusal: ({ slot }) => ({ code: "ERS-506", names: slot, remedy: `DROP PUBLICATION "${slot}"` }),
+    prepare: ({ source, slot }) => source.query(`create publication ${slot} with (publish = 'insert')`),
+    mend: ({ source, slot }) => source.query(`drop publication ${slot}`),
+  },
+  {
     what: "a schema erserver that a newer version has made",
     refusal: ({ target }) => ({ code: "ERS-408", names: target.name, remedy: "Upgrade erserver" }),
     prepare: async ({ target, config }) => {
@@ -289,6 +295,27 @@ const LATER: readonly (Case & { readonly verified?: boolean })[] = [
     verified: true,
     refusal: ({ slot }) => ({ code: "ERS-505", names: `${slot}_insert`, remedy: "erserver drop" }),
     prepare: ({ source, slot }) => source.query(`drop publication ${slot}_insert`),
+    mend: startOver,
+  },
+  {
+    what: "a publication that was altered behind our back to leave changes out",
+    verified: true,
+    refusal: ({ slot }) => ({ code: "ERS-505", names: slot, remedy: "erserver drop" }),
+    prepare: ({ source, slot }) => source.query(`alter publication ${slot} set (publish = 'insert')`),
+    mend: startOver,
+  },
+  {
+    what: "a table that was taken out of our publication",
+    verified: true,
+    refusal: () => ({ code: "ERS-505", names: "public.t", remedy: /tables\.exclude.*TRUNCATE/ }),
+    prepare: ({ source, slot }) => source.query(`alter publication ${slot} drop table t`),
+    mend: startOver,
+  },
+  {
+    what: "a table that was dropped on the source and made anew",
+    verified: true,
+    refusal: () => ({ code: "ERS-505", names: "public.t", remedy: /tables\.exclude.*TRUNCATE/ }),
+    prepare: ({ source }) => source.query(`drop table t; ${TABLE}; insert into t values (9, 'anew')`),
     mend: startOver,
   },
   {

@@ -160,9 +160,9 @@ test("a source that falls silent in the middle of a transaction: none of it is s
   await caughtUp(source, running);
   // Positions without changes: the second is not recorded at once.
   for (let round = 0; round < 2; round++) await caughtUp(source, running);
-  await expect(
-    target.query("select lsn::text from erserver.progress"),
-  ).resolves.not.toEqual([{ lsn: formatLsn(running.pipeline.status.appliedLsn as Lsn) }]);
+  await expect(target.query("select lsn::text from erserver.progress")).resolves.not.toEqual([
+    { lsn: formatLsn(running.pipeline.status.appliedLsn as Lsn) },
+  ]);
   const stalled = network.next({
     from: "server",
     type: "d",

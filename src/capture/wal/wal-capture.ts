@@ -5,6 +5,7 @@ import type { ServerErrorFields } from "../../errors/server-error.ts";
 import { SQLSTATE } from "../../errors/sqlstate.ts";
 import { PgoutputDecoder } from "../../pgoutput/decoder.ts";
 import { connectFailure } from "../../postgres/failures.ts";
+import { publicationChanged } from "../../postgres/publications.ts";
 import { slotFailure } from "../../postgres/slots.ts";
 import { quoteIdent } from "../../quote/ident.ts";
 import { quoteLiteral } from "../../quote/literal.ts";
@@ -161,7 +162,7 @@ export class WalCapture implements AsyncDisposable {
    */
   #heedNotice({ code, routine, message }: ServerErrorFields): void {
     if (routine !== "LoadPublications" && code !== SQLSTATE.objectNotInPrerequisiteState) return;
-    this.#options.connection.destroy(publicationMissing(message, this.#options.publications[0] ?? ""));
+    this.#options.connection.destroy(publicationChanged(this.#options.publications[0] ?? "", message));
   }
 
   #tick(): void {
@@ -215,7 +216,7 @@ export class WalCapture implements AsyncDisposable {
     const named = slotFailure(error, this.#options.slot);
     if (named !== error || !(error instanceof Error)) return named;
     if (/publication ".*" does not exist/.test(error.message)) {
-      return publicationMissing(error.message, this.#options.publications[0] ?? "", error);
+      return publicationChanged(this.#options.publications[0] ?? "", error.message, error);
     }
     return connectFailure(error, this.#options.subject) ?? error;
   }
@@ -225,14 +226,5 @@ function sourceEnded(subject: string): ErserverError {
   return new ErserverError("ERS-204", "the source ended the stream: it is shutting down", {
     subject,
     remedy: "Nothing to do: it reconnects by itself when the server is back.",
-  });
-}
-
-function publicationMissing(message: string, publication: string, cause?: unknown): ErserverError {
-  return new ErserverError("ERS-505", `${message}: a publication was dropped behind our back`, {
-    subject: publication,
-    remedy:
-      "Start over for this target: erserver drop, empty its tables, erserver run. What was changed while it was away cannot be had from the slot.",
-    cause,
   });
 }

@@ -64,7 +64,14 @@ async function truncate(
   const result = await step(replay, (batch) => {
     if (!replay.writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
   });
-  if (result.error !== undefined) throw applyRefused(result.error, plans[0], transaction, "truncate");
+  if (result.error === undefined) return;
+  // A table that others refer to cannot be truncated without them, even if nothing refers to its rows: those others may not be
+  // replicated, or were copied after they had been truncated together.
+  const deleted =
+    result.error.code === SQLSTATE.featureNotSupported
+      ? await step(replay, (batch) => replay.writer.deleteAll(batch, plans))
+      : result;
+  if (deleted.error !== undefined) throw applyRefused(result.error, plans[0], transaction, "truncate");
 }
 
 /** True when there was a conflict. */

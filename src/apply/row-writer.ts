@@ -3,6 +3,7 @@ import type { Batch } from "../wire/batch.ts";
 import { RowEncoder } from "./row-encoder.ts";
 import { StatementCache } from "./statement-cache.ts";
 import {
+  deleteAllStatements,
   deleteStatement,
   insertStatement,
   keyAsJson,
@@ -83,6 +84,14 @@ export class RowWriter {
     batch.parse("", truncateStatement(plans, change.restartIdentity), []);
     batch.bindExecute("", []);
     return true;
+  }
+
+  /** What TRUNCATE does, where the target does not let it: row by row, without restarting sequences. */
+  deleteAll(batch: Batch, plans: readonly TablePlan[]): void {
+    for (const sql of deleteAllStatements(plans)) {
+      batch.parse("", sql, []);
+      batch.bindExecute("", []);
+    }
   }
 
   #sent(plan: TablePlan): PlannedColumn[] {

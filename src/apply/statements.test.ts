@@ -32,7 +32,6 @@ function plan(
     written,
     key: key.map((name) => written.find((column) => column.target.name === name) as PlannedColumn),
     wholeRow: key.length === 0,
-    insertOnly: false,
     sharedBy: 1,
     copyLsn: 0n as Lsn,
   };

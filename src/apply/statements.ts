@@ -1,3 +1,4 @@
+import { ErserverError } from "../errors/erserver-error.ts";
 import type { CatalogColumn } from "../postgres/catalog.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
@@ -129,6 +130,7 @@ export function keyAsJson(plan: TablePlan, image: "new" | "old", parameters: Par
  * https://www.postgresql.org/docs/current/functions-comparisons.html#COMPOSITE-TYPE-COMPARISON
  */
 function rowCondition(plan: TablePlan, image: "new" | "old", parameters: Parameters): string {
+  if (!plan.wholeRow && plan.key.length === 0) throw noIdentity(plan.label);
   if (!plan.wholeRow)
     return plan.key.map((column) => equals(column.target, parameters.add(image, column))).join(" and ");
   const names = plan.written.map(({ target }) => oneNaN(target, quoteIdent(target.name))).join(", ");
@@ -148,6 +150,21 @@ function oneNaN({ typeName, baseType }: CatalogColumn, value: string): string {
   return type === "real" || type === "double precision"
     ? `case when ${value} = 'NaN' then 'NaN' else ${value}::${type} end`
     : value;
+}
+
+function noIdentity(label: string): ErserverError {
+  return new ErserverError(
+    "ERS-704",
+    `a change of ${label} arrived without a row identity to find its row by`,
+    {
+      subject: label,
+      remedy: `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; then start over for this target: erserver drop, empty its tables, erserver run.`,
+    },
+  );
+}
+
+export function deleteAllStatements(plans: readonly TablePlan[]): string[] {
+  return [...new Set(plans.map((plan) => `delete from ${rowsOf(plan)}`))];
 }
 
 export function truncateStatement(plans: readonly TablePlan[], restartIdentity: boolean): string {

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
+import type { CatalogTable } from "../postgres/catalog.ts";
 import type { Relation, ReplicaIdentity } from "../change/relation.ts";
 import { catalogColumn, catalogTable } from "../../test/support/catalog.ts";
 import { type PlanInput, planTable } from "./table-plan.ts";
@@ -35,6 +36,7 @@ function input(change: Partial<PlanInput>): PlanInput {
     target: catalogTable({ columns: [catalogColumn("id"), catalogColumn("v")], uniqueKeys: [["id"]] }),
     copyLsn: undefined,
     sourceTypes: new Map(),
+    definitionOf: () => undefined,
     missingColumn: "stop",
     ...change,
   };
@@ -54,7 +56,7 @@ describe("columns", () => {
     expect(names(plan.written)).toEqual(["id", "v"]);
     expect(indexes(plan.written)).toEqual([0, 1]);
     expect(names(plan.key)).toEqual(["id"]);
-    expect(plan).toMatchObject({ wholeRow: false, insertOnly: false, copyLsn: ZERO_LSN, label: "public.t" });
+    expect(plan).toMatchObject({ wholeRow: false, copyLsn: ZERO_LSN, label: "public.t" });
   });
 
   test("that the target computes, or that the column list leaves out, are not written", () => {
@@ -119,7 +121,7 @@ describe("columns", () => {
       { name: "id", key: true },
       { name: "v", typeOid: 20_001 },
     ]);
-    const sourceTypes = new Map([[20_001, "app.mood"]]);
+    const sourceTypes = new Map([[20_001, catalogColumn("m", { typeName: "app.mood" })]]);
     const target = (typeOid: number, typeName: string): ReturnType<typeof catalogTable> =>
       catalogTable({ columns: [catalogColumn("id"), catalogColumn("v", { typeOid, typeName })] });
     expect(
@@ -179,20 +181,51 @@ describe("identity", () => {
       input({ relation: described, target: catalogTable({ columns, uniqueKeys }) });
     expect(planTable(withKeys(["b", "a"]))).toMatchObject({ wholeRow: false });
     expect(names(planTable(withKeys(["c"], ["b"])).key)).toEqual(["b"]);
-    expect(planTable(withKeys(["c"]))).toMatchObject({ wholeRow: true, key: [], insertOnly: false });
+    expect(planTable(withKeys(["c"]))).toMatchObject({ wholeRow: true, key: [] });
     expect(planTable(withKeys())).toMatchObject({ wholeRow: true });
   });
 
-  test("none, or inserts only", () => {
-    expect(planTable(input({ relation: relation(["id", "v"]) }))).toMatchObject({
-      insertOnly: true,
+  test("none: no row can be found; of a table published for inserts only, one that the target computes is none", () => {
+    expect(planTable(input({ relation: relation(["id", "v"]) }))).toMatchObject({ key: [], wholeRow: false });
+    const inserts = { ...input({}).table, publishes: "insert" as const };
+    // Changes from before the key was dropped still come with it.
+    expect(names(planTable(input({ table: inserts })).key)).toEqual(["id"]);
+    const computed = catalogTable({
+      columns: [catalogColumn("id", { generated: true }), catalogColumn("v")],
+    });
+    expect(planTable(input({ table: inserts, target: computed }))).toMatchObject({
       key: [],
       wholeRow: false,
     });
-    expect(planTable(input({ table: { ...input({}).table, publishes: "insert" } }))).toMatchObject({
-      insertOnly: true,
-      key: [],
-    });
+  });
+
+  test("a narrower column is refused, a wider one is not", () => {
+    const described = relation([
+      { name: "id", key: true },
+      { name: "v", typeOid: 1700 },
+    ]);
+    const numeric = (precision: number, scale: number): number => ((precision << 16) | scale) + 4;
+    const source = {
+      ...described,
+      columns: described.columns.map((c) => ({ ...c, typeModifier: c.name === "v" ? numeric(12, 4) : -1 })),
+    };
+    const target = (modifier: number): CatalogTable =>
+      catalogTable({
+        columns: [
+          catalogColumn("id"),
+          catalogColumn("v", { typeOid: 1700, typeName: "numeric", typeModifier: modifier }),
+        ],
+      });
+    expect(() => planTable(input({ relation: source, target: target(numeric(12, 2)) }))).toThrow(
+      expect.objectContaining({
+        code: "ERS-403",
+        message: 'column "v" of public.t is numeric(12,4) on the source and numeric(12,2) on the target',
+      }),
+    );
+    expect(names(planTable(input({ relation: source, target: target(numeric(14, 4)) })).written)).toEqual([
+      "id",
+      "v",
+    ]);
   });
 
   test("must be written on the target", () => {

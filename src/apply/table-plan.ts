@@ -3,6 +3,7 @@ import type { Relation, RelationColumn } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogColumn, type CatalogTable, FIRST_UNFIXED_OID, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
+import { modifierText, narrows } from "./type-modifier.ts";
 
 /** A column of the stream and the target column that it is written to. */
 export interface PlannedColumn {
@@ -24,13 +25,13 @@ export interface TablePlan {
   readonly key: readonly PlannedColumn[];
   /** No key: a row is found by the image of all its columns, and one of several equal rows is taken. */
   readonly wholeRow: boolean;
-  /** UPDATE and DELETE cannot be applied: the source sends no identity. */
-  readonly insertOnly: boolean;
   /** How many source relations write to the target's table: see ReplicatedTable. */
   readonly sharedBy: number;
   /** Changes of transactions that commit before it came with the table's copy. */
   readonly copyLsn: Lsn;
 }
+
+export type SourceType = Pick<CatalogColumn, "typeName" | "baseType" | "typeModifier">;
 
 export interface PlanInput {
   readonly relation: Relation;
@@ -41,8 +42,10 @@ export interface PlanInput {
   /** The target's table, undefined when there is none. */
   readonly target: CatalogTable | undefined;
   readonly copyLsn: Lsn | undefined;
-  /** Names of the source's types by OID, as far as they are known. */
-  readonly sourceTypes: ReadonlyMap<number, string>;
+  /** The source's types by OID, as far as they are known. */
+  readonly sourceTypes: ReadonlyMap<number, SourceType>;
+  /** How to add a column that the target lacks: see CatalogColumn.definition. */
+  readonly definitionOf: (column: string) => string | undefined;
   readonly missingColumn: "stop" | "ignore";
 }
 
@@ -61,7 +64,7 @@ export function planTable(input: PlanInput): TablePlan {
     const match = byName.get(column.name);
     if (match === undefined) {
       if (missingColumn === "ignore") return undefined;
-      throw columnAbsent(label, column.name);
+      throw columnAbsent(label, column.name, input.definitionOf(column.name));
     }
     // The target computes it from the others.
     if (match.generated) return undefined;
@@ -71,7 +74,9 @@ export function planTable(input: PlanInput): TablePlan {
   const written = columns.filter((column) => column !== undefined);
   requireDefaults(label, target, new Set(written.map((column) => column.target.name)));
 
-  const insertOnly = table.publishes === "insert" || relation.columns.every((column) => !column.partOfKey);
+  const identity = columns.filter((_column, index) => relation.columns[index]?.partOfKey);
+  // The source then lets no UPDATE or DELETE through, or does not publish it.
+  const insertOnly = identity.length === 0 || (table.publishes === "insert" && identity.includes(undefined));
   const key = insertOnly ? [] : keyColumns(relation, target, columns, label);
   return {
     relation,
@@ -81,7 +86,6 @@ export function planTable(input: PlanInput): TablePlan {
     written,
     key,
     wholeRow: !insertOnly && key.length === 0,
-    insertOnly,
     sharedBy: table.sharedBy,
     copyLsn: copyLsn ?? ZERO_LSN,
   };
@@ -147,23 +151,36 @@ function requireSameType(
   label: string,
   column: RelationColumn,
   target: CatalogColumn,
-  sourceTypes: ReadonlyMap<number, string>,
+  sourceTypes: ReadonlyMap<number, SourceType>,
 ): void {
-  const sourceType = sourceTypes.get(column.typeOid);
-  const same =
-    column.typeOid < FIRST_UNFIXED_OID
-      ? column.typeOid === target.typeOid
-      : sourceType === undefined || unqualified(sourceType) === unqualified(target.typeName);
-  if (same) return;
-  const name = sourceType ?? `type ${column.typeOid}`;
+  const known = sourceTypes.get(column.typeOid);
+  const builtIn = column.typeOid < FIRST_UNFIXED_OID;
+  const same = builtIn ? column.typeOid === target.typeOid : known === undefined || isSameType(known, target);
+  const modifier = builtIn ? column.typeModifier : known?.typeModifier;
+  if (same && (modifier === undefined || !narrows(target.baseTypeOid, modifier, target.typeModifier))) return;
+  const typeName = known?.typeName ?? (same ? target.typeName : `type ${column.typeOid}`);
+  const name = typeText(typeName, column.typeOid, column.typeModifier);
   throw new ErserverError(
     "ERS-403",
-    `column "${column.name}" of ${label} is ${name} on the source and ${target.typeName} on the target`,
+    `column "${column.name}" of ${label} is ${name} on the source and ${typeText(target.typeName, target.typeOid, target.typeModifier)} on the target`,
     {
       subject: `${label}.${column.name}`,
       remedy: `On the target: ALTER TABLE ${label} ALTER COLUMN "${column.name}" TYPE ${name}; then start erserver again.`,
     },
   );
+}
+
+/** A domain of the same name over another type is another type. */
+function isSameType(source: SourceType, target: SourceType): boolean {
+  return (
+    unqualified(source.typeName) === unqualified(target.typeName) &&
+    unqualified(source.baseType ?? "") === unqualified(target.baseType ?? "")
+  );
+}
+
+/** `numeric(12,4)`, `numeric(12,4)[]`. */
+function typeText(typeName: string, typeOid: number, modifier: number): string {
+  return typeName.replace(/(?:\[\])*$/, (brackets) => modifierText(typeOid, modifier) + brackets);
 }
 
 const unqualified = (typeName: string): string => typeName.replace(/^(?:"(?:[^"]|"")*"|[^".]*)\./, "");
@@ -175,9 +192,9 @@ export function tableAbsent(label: string): ErserverError {
   });
 }
 
-export function columnAbsent(label: string, column: string): ErserverError {
+export function columnAbsent(label: string, column: string, definition: string | undefined): ErserverError {
   return new ErserverError("ERS-402", `column "${column}" of ${label} does not exist on the target`, {
     subject: `${label}.${column}`,
-    remedy: `On the target: ALTER TABLE ${label} ADD COLUMN "${column}" …; then erserver run goes on. Or \`missing_column: ignore\` in the configuration to leave such columns out.`,
+    remedy: `On the target: ALTER TABLE ${label} ADD COLUMN ${definition ?? `"${column}" …`}; then erserver run goes on. Or \`missing_column: ignore\` in the configuration to leave such columns out.`,
   });
 }

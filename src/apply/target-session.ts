@@ -2,12 +2,9 @@ import type { Conninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { applierQuery, lockKeys } from "../postgres/advisory-lock.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
-import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
-
-/** First key of our advisory locks: "ERSU". The second is a hash of the pipeline's name. */
-const LOCK_CLASS = 1_163_023_957;
 
 /**
  * Settings of a session that writes to the target. `synchronous_commit = off`: a commit is acknowledged to the
@@ -69,7 +66,7 @@ export async function openTargetSession(options: TargetSessionOptions): Promise<
     settings: writerSettings(options.timeoutMs, options.version),
   });
   try {
-    const key = `${LOCK_CLASS}, pg_catalog.hashtext(${quoteLiteral(options.pipeline)})`;
+    const key = lockKeys("apply", options.pipeline);
     const tryLock = async (): Promise<boolean> => {
       const [lock] = await connection.query(`select pg_catalog.pg_try_advisory_lock(${key})`);
       return lock?.rows[0]?.[0] === "t";
@@ -87,15 +84,8 @@ export async function openTargetSession(options: TargetSessionOptions): Promise<
   }
 }
 
-/** Backend that holds the pipeline's lock in this database. */
-export function lockHolderQuery(pipeline: string): string {
-  return `select pid from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 2
-    and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-    and classid::bigint = ${LOCK_CLASS} and objid::bigint = (pg_catalog.hashtext(${quoteLiteral(pipeline)})::bigint & 4294967295)`;
-}
-
 async function lockHolder(connection: WireConnection, pipeline: string): Promise<number | undefined> {
-  const [result] = await connection.query(lockHolderQuery(pipeline));
+  const [result] = await connection.query(applierQuery(pipeline));
   const pid = result?.rows[0]?.[0];
   return pid == null ? undefined : Number(pid);
 }

@@ -4,6 +4,7 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { dropCommand } from "./commands/drop.ts";
 import { initCommand } from "./commands/init.ts";
+import { pauseCommand, resumeCommand } from "./commands/pause.ts";
 import { runCommand } from "./commands/run.ts";
 import { statusCommand } from "./commands/status.ts";
 import { syncCommand } from "./commands/sync.ts";
@@ -26,6 +27,8 @@ export function createProgram(terminal: Terminal): Command {
     syncCommand,
     statusCommand,
     verifyCommand,
+    pauseCommand,
+    resumeCommand,
     dropCommand,
   ];
   for (const create of commands) program.addCommand(create(terminal));

@@ -98,6 +98,7 @@ export const ERROR_CODES = {
     "selection-changed",
     "The columns or the row filter of a table were changed in the configuration after the table was copied.",
   ),
+  "ERS-412": setup("table-shared", "Another pipeline from the same source fills the same target tables."),
 
   "ERS-501": stream("slot-taken", "A replication slot of our name exists and was not made by this pipeline."),
   "ERS-502": stream("slot-missing", "The pipeline's replication slot does not exist any more."),
@@ -146,6 +147,8 @@ export const ERROR_CODES = {
 
   "ERS-801": { ...stream("different", "Tables differ between source and target."), exit: 1 },
   "ERS-802": stream("verify-timeout", "The target did not reach the position to compare at in time."),
+
+  "ERS-803": stream("paused", "The target is paused: nothing is applied until erserver resume."),
 
   "ERS-901": stream("internal", "A bug in erserver."),
   "ERS-902": { ...stream("interrupted", "Stopped by a signal before the work was done."), exit: 130 },

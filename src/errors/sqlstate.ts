@@ -1,5 +1,6 @@
 /** SQLSTATE codes that decide something, by PostgreSQL's condition names. https://www.postgresql.org/docs/current/errcodes-appendix.html */
 export const SQLSTATE = {
+  featureNotSupported: "0A000",
   connectionException: "08000",
   connectionFailure: "08006",
   protocolViolation: "08P01",

@@ -13,18 +13,39 @@ import type { CommandOptions } from "./context.ts";
 import { connectPrimary, isServed } from "./sides.ts";
 
 export interface DropOptions extends CommandOptions {
-  /** Go on when the source cannot be reached, and name what stays there. */
+  /** Go on when a side cannot be reached, and name what stays there. */
   readonly force?: boolean;
+}
+
+export interface DropResult {
+  readonly dropped: readonly string[];
+  /** What stays on a side that cannot be reached. */
+  readonly left: readonly string[];
 }
 
 /**
  * Removes slot, publications and the pipeline's rows (with the last pipeline, schema `erserver`). Replicated
  * tables stay. The source comes first: a slot that stays behind would keep WAL until its disk is full, so
- * nothing is removed when the source cannot be reached, unless asked.
+ * nothing is removed when a side cannot be reached, unless asked.
  */
-export async function dropPipeline(options: DropOptions): Promise<{ dropped: string[]; left: string[] }> {
+export async function dropPipeline(options: DropOptions): Promise<DropResult> {
+  let control: ControlSession;
+  try {
+    control = await connectPrimary(options, "target");
+  } catch (error) {
+    if (!isAway(error)) throw error;
+    if (options.force !== true) throw unreachable(error, slotNameFor(options.target.name));
+    return dropWithoutTarget(options);
+  }
+  try {
+    return await dropBoth(options, control);
+  } finally {
+    await control.end();
+  }
+}
+
+async function dropBoth(options: DropOptions, control: ControlSession): Promise<DropResult> {
   const { target, force = false } = options;
-  await using control = await connectPrimary(options, "target");
   const store = new PipelineStore(control, target.name);
   const known = await usableSchemaExists(control, describeConninfo(target.conninfo));
   const registration = known ? await store.registration() : undefined;
@@ -40,10 +61,9 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
       dropped.push(...(await dropSourceObjects(source, slot)));
     }
   } catch (error) {
-    const gone =
-      error instanceof ErserverError && (error.entry.retry === "reconnect" || error.code === "ERS-410");
-    if (!gone || error.code === "ERS-507" || error.code === "ERS-508") throw error;
-    if (!force) throw error.code === "ERS-410" ? error : unreachable(error, slot);
+    const changed = error instanceof ErserverError && error.code === "ERS-410";
+    if (!changed && !isAway(error)) throw error;
+    if (!force) throw changed ? error : unreachable(error as ErserverError, slot);
     if (registration !== undefined) {
       left.push(
         `replication slot ${slot} and its publications on the source that was registered: it keeps WAL until it is dropped`,
@@ -57,6 +77,25 @@ export async function dropPipeline(options: DropOptions): Promise<{ dropped: str
   }
   if (known && (await store.dropSchemaIfUnused())) dropped.push("schema erserver on the target");
   return { dropped, left };
+}
+
+/** Nobody can say any more that the slot of our name is ours: whoever forces it does. */
+async function dropWithoutTarget(options: DropOptions): Promise<DropResult> {
+  await using source = await connectPrimary(options, "source");
+  return {
+    dropped: await dropSourceObjects(source, slotNameFor(options.target.name)),
+    left: ["schema erserver on the target, if it was made there"],
+  };
+}
+
+/** A server that does not answer, or not as one that we could work with; not one that says that somebody is at work. */
+function isAway(error: unknown): error is ErserverError {
+  return (
+    error instanceof ErserverError &&
+    error.entry.retry === "reconnect" &&
+    error.code !== "ERS-507" &&
+    error.code !== "ERS-508"
+  );
 }
 
 async function refuseServed(control: ControlSession, name: string): Promise<void> {
@@ -93,7 +132,7 @@ function unreachable(error: ErserverError, slot: string): ErserverError {
     `${error.message}; nothing was removed, because replication slot "${slot}" would stay there and keep WAL`,
     {
       ...(error.subject === undefined ? {} : { subject: error.subject }),
-      remedy: `${error.remedy} Or, if the source is gone for good: erserver drop --force.`,
+      remedy: `${error.remedy} Or, if that server is gone for good: erserver drop --force.`,
       cause: error,
     },
   );

@@ -3,7 +3,13 @@ import { copyWaves } from "../copy/waves.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { readReferences, tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
-import { createSlot, createTemporarySlot, dropSlot, type ExportedSnapshot } from "../postgres/slots.ts";
+import {
+  abandonSlot,
+  createSlot,
+  createTemporarySlot,
+  dropSlot,
+  type ExportedSnapshot,
+} from "../postgres/slots.ts";
 import { quoteQualified } from "../quote/ident.ts";
 import { onAbort } from "../runtime/abort.ts";
 import type { WireConnection } from "../wire/connection.ts";
@@ -34,7 +40,7 @@ export async function createPipelineSlot(
 ): Promise<HeldSnapshot> {
   // The registration says that a slot of this name is ours; without progress it is one whose creation was not recorded.
   await dropSlot(open.source, open.slot);
-  return holdSnapshot(context, async (holder) => {
+  return holdSnapshot(context, open, async (holder) => {
     const snapshot = await createSlot(holder, open.slot, { temporary: false });
     await open.store.startProgress(snapshot.consistentPoint);
     return snapshot;
@@ -44,10 +50,11 @@ export async function createPipelineSlot(
 /** `create` waits for every transaction that runs on the source: for as long as anybody likes, but not longer than we do. */
 async function holdSnapshot(
   context: PipelineContext,
+  open: OpenPipeline,
   create: (holder: WireConnection) => Promise<ExportedSnapshot>,
 ): Promise<HeldSnapshot> {
   const holder = await connectReplication(context);
-  using _giveUp = onAbort(context.signal, () => holder.destroy());
+  using _giveUp = onAbort(context.signal, () => void abandonSlot(open.source, holder));
   try {
     return { snapshot: await create(holder), holder };
   } catch (error) {
@@ -94,7 +101,7 @@ export async function firstCopy(
 async function takeSnapshot(context: PipelineContext, open: OpenPipeline): Promise<HeldSnapshot> {
   if (open.progress === undefined) return createPipelineSlot(context, open);
   try {
-    return await holdSnapshot(context, (holder) => createTemporarySlot(holder, open.slot, "copy"));
+    return await holdSnapshot(context, open, (holder) => createTemporarySlot(holder, open.slot, "copy"));
   } catch (error) {
     if (!(error instanceof ErserverError) || error.code !== "ERS-303") throw error;
     // It worked before: perhaps the source has not noticed yet that our last session, with its slot, is dead.

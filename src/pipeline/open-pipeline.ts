@@ -1,11 +1,18 @@
 import { openTargetSession, type TargetSession } from "../apply/target-session.ts";
-import { planTable, tableAbsent } from "../apply/table-plan.ts";
+import { planTable, type SourceType, tableAbsent } from "../apply/table-plan.ts";
 import { formatLsn, type Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import type { Config } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError, toErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel, tablesByKey } from "../postgres/catalog.ts";
+import {
+  type CatalogTable,
+  definitionOf,
+  readTables,
+  tableKey,
+  tableLabel,
+  tablesByKey,
+} from "../postgres/catalog.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
   changePublications,
@@ -18,6 +25,7 @@ import {
   type PublishedTable,
   type ReplicatedTable,
   type Selection,
+  requireTables,
   selectTables,
 } from "../postgres/selection.ts";
 import { readSlot, requireFreeSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
@@ -120,7 +128,9 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
 
     const slot = slotNameFor(target.name);
     const publications = publicationNames(slot);
-    const known = (await usableSchemaExists(control, where)) ? await store.registration() : undefined;
+    const there = await usableSchemaExists(control, where);
+    if (there) requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
+    const known = there ? await store.registration() : undefined;
     if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
     const existing = await readSlot(source, sourceFacts.version, slot);
     if (known === undefined && existing !== undefined)
@@ -187,12 +197,7 @@ export async function select(config: Config, source: ControlSession, facts: Sour
       remedy: [...new Set(blocking.map((problem) => problem.remedy))].join(" "),
     });
   }
-  if (selection.tables.length === 0) {
-    throw new ErserverError("ERS-306", `no table of database "${facts.database}" is to be replicated`, {
-      subject: facts.database,
-      remedy: "Correct `tables` in the configuration, or the database name of `source`.",
-    });
-  }
+  requireTables(selection);
   return readRowFilters(source, selection);
 }
 
@@ -208,7 +213,7 @@ function checkTargetTables(
       .map(({ target }) => tableLabel(target.schema, target.name)),
   );
   if (absent.size > 0) throw tableAbsent([...absent].join(", "));
-  const sourceTypes = sourceTypeNames(selection);
+  const sourceTypes = typesOf(selection.tables.map(({ source }) => source));
   for (const table of selection.tables) {
     planTable({
       relation: relationOf(table),
@@ -216,17 +221,15 @@ function checkTargetTables(
       target: targetTables.get(tableKey(table.target.schema, table.target.name)),
       copyLsn: undefined,
       sourceTypes,
+      definitionOf: (name) => definitionOf(table.source, name),
       missingColumn: config.tables.missingColumn,
     });
   }
 }
 
-export function sourceTypeNames(selection: Selection): Map<number, string> {
-  return new Map(
-    selection.tables.flatMap((table) =>
-      table.source.columns.map((column) => [column.typeOid, column.typeName] as const),
-    ),
-  );
+/** The types of these tables' columns, by OID. */
+export function typesOf(tables: readonly CatalogTable[]): Map<number, SourceType> {
+  return new Map(tables.flatMap((table) => table.columns.map((column) => [column.typeOid, column] as const)));
 }
 
 /** The relation as the stream will describe it, from the catalogue. */
@@ -242,7 +245,7 @@ function relationOf(table: ReplicatedTable): Relation {
       .map((column) => ({
         name: column.name,
         typeOid: column.typeOid,
-        typeModifier: -1,
+        typeModifier: column.typeModifier,
         partOfKey: source.replicaIdentity === "full" || source.identityColumns.includes(column.name),
       })),
   };
@@ -262,6 +265,25 @@ function checkSlot(slot: Slot | undefined, name: string, source: SourceFacts, pr
       { subject: name, remedy: "Start over for this target: erserver drop, empty its tables, erserver run." },
     );
   }
+}
+
+/** Two pipelines with the same rows for the same table would write each of them twice. */
+function requireOwnTables(
+  others: readonly { pipeline: string; schema: string; name: string }[],
+  selection: Selection,
+): void {
+  const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
+  const shared = others.find(({ schema, name }) => wanted.has(tableKey(schema, name)));
+  if (shared === undefined) return;
+  const label = tableLabel(shared.schema, shared.name);
+  throw new ErserverError(
+    "ERS-412",
+    `${label} comes to this database by pipeline "${shared.pipeline}" already`,
+    {
+      subject: label,
+      remedy: `Give the target the name "${shared.pipeline}" in this configuration too, or exclude the table here, or remove the other one: erserver drop --target ${shared.pipeline}.`,
+    },
+  );
 }
 
 /** The tables that are copied, by key. */

@@ -1,18 +1,27 @@
-import { planTable, type TablePlan } from "../apply/table-plan.ts";
+import { planTable, type SourceType, type TablePlan } from "../apply/table-plan.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel, tablesByKey } from "../postgres/catalog.ts";
+import {
+  type CatalogTable,
+  definitionOf,
+  FIRST_UNFIXED_OID,
+  readTables,
+  tableKey,
+  tableLabel,
+  tablesByKey,
+} from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { PipelineContext } from "./context.ts";
-import { type OpenPipeline, select, sourceTypeNames } from "./open-pipeline.ts";
+import { type OpenPipeline, select, typesOf } from "./open-pipeline.ts";
 
 /** Makes table plans, from the catalogues as they were at the start until the stream describes a table anew. */
 export class Planner {
   readonly #context: PipelineContext;
   readonly #open: OpenPipeline;
   readonly #binary: boolean;
-  readonly #sourceTypes: Map<number, string>;
+  #sourceTables: ReadonlyMap<string, CatalogTable>;
+  #sourceTypes: ReadonlyMap<number, SourceType>;
   readonly #bySource: Map<string, ReplicatedTable>;
   readonly #seen = new Set<number>();
   #targetTables: ReadonlyMap<string, CatalogTable>;
@@ -23,7 +32,9 @@ export class Planner {
     this.#open = open;
     this.#binary = binary;
     this.#targetTables = open.targetTables;
-    this.#sourceTypes = sourceTypeNames(open.selection);
+    const sources = open.selection.tables.map(({ source }) => source);
+    this.#sourceTables = tablesByKey(sources);
+    this.#sourceTypes = typesOf(sources);
     this.#bySource = new Map(
       open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]),
     );
@@ -41,12 +52,18 @@ export class Planner {
     if (this.#seen.has(relation.id)) await this.#readTargetAgain();
     this.#seen.add(relation.id);
     await this.#requireCopied(relation);
+    if (
+      relation.columns.some(({ typeOid }) => typeOid >= FIRST_UNFIXED_OID && !this.#sourceTypes.has(typeOid))
+    )
+      await this.#readSourceAgain();
     let plan: TablePlan;
     try {
       plan = this.#planNow(relation);
     } catch (error) {
       if (!(error instanceof ErserverError)) throw error;
       await this.#readTargetAgain();
+      // For the remedy, which says how the column is made there now.
+      if (error.code === "ERS-402") await this.#readSourceAgain();
       plan = this.#planNow(relation);
     }
     const unsafe = this.#binary ? plan.written.find((column) => !column.target.binarySafe) : undefined;
@@ -86,8 +103,15 @@ export class Planner {
       target: this.#targetTables.get(tableKey(table.target.schema, table.target.name)),
       copyLsn: this.#copyLsns?.get(key),
       sourceTypes: this.#sourceTypes,
+      definitionOf: (name) => definitionOf(this.#sourceTables.get(key), name),
       missingColumn: this.#context.config.tables.missingColumn,
     });
+  }
+
+  async #readSourceAgain(): Promise<void> {
+    const tables = await readTables(this.#open.source, this.#open.sourceFacts.version);
+    this.#sourceTables = tablesByKey(tables);
+    this.#sourceTypes = new Map([...this.#sourceTypes, ...typesOf(tables)]);
   }
 
   async #readTargetAgain(): Promise<void> {

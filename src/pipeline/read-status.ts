@@ -16,6 +16,7 @@ import {
   type StoredError,
 } from "../store/pipeline-store.ts";
 import { readBeacon } from "./beacon.ts";
+import { notInitialized } from "./pause.ts";
 import { isServed } from "./sides.ts";
 
 /** A pipeline as anybody sees it who may connect to both sides. */
@@ -126,7 +127,7 @@ async function targetStatus(
     control = await connectControl(target.conninfo, sessionFor(config));
     const store = new PipelineStore(control, target.name);
     const registration = (await schemaExists(control)) ? await store.registration() : undefined;
-    if (registration === undefined) return { ...base, error: notInitialized(target.name) };
+    if (registration === undefined) return { ...base, error: outage(notInitialized(target.name), undefined) };
     const progress = await store.progress();
     const running = await isServed(control, target.name);
     const states = await store.tableStates();
@@ -218,15 +219,7 @@ function newer(a: Date | undefined, b: Date | undefined): Date | undefined {
   return a > b ? a : b;
 }
 
-function outage(thrown: unknown, side: "source" | "target"): StoredError {
+function outage(thrown: unknown, side: StoredError["side"]): StoredError {
   const { code, message, remedy, subject } = toErserverError(thrown);
   return { code, message, remedy, subject, side };
-}
-
-function notInitialized(name: string): StoredError {
-  return {
-    code: "ERS-407",
-    message: `target ${name} holds no state of this pipeline`,
-    remedy: "Start replication: erserver run (or erserver init to prepare it only).",
-  };
 }

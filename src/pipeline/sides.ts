@@ -1,6 +1,6 @@
-import { lockHolderQuery } from "../apply/target-session.ts";
 import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
+import { applierQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { readServerFacts, readSourceFacts, requireUsableServer } from "../postgres/server-facts.ts";
 import { OLDEST_SOURCE_MAJOR, OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
@@ -70,7 +70,7 @@ export async function connectSides(options: CommandOptions): Promise<Sides> {
 
 /** True while some replicator holds the pipeline's lock on the target. */
 export async function isServed(target: ControlSession, name: string): Promise<boolean> {
-  return (await target.query(lockHolderQuery(name))).length > 0;
+  return (await target.query(applierQuery(name))).length > 0;
 }
 
 /** How far the target is: by its own record, or by what a running replicator has told the source since. */

@@ -3,6 +3,7 @@ import { formatLsn, type Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CommandOptions } from "./context.ts";
 import { emitMarker } from "./marker.ts";
+import { refusePaused } from "./pause.ts";
 import { Pipeline } from "./pipeline.ts";
 import { connectSides, isServed, reachedLsn } from "./sides.ts";
 
@@ -34,6 +35,7 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
   const signal = deadline === undefined ? options.signal : AbortSignal.any([options.signal, deadline]);
   let waitedForOther = false;
   for (;;) {
+    if (sides.registration !== undefined) await refusePaused(sides.target, options.target.name);
     if (deadline?.aborted === true) throw tooLate(options.target.name, lsn);
     if (signal.aborted) return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
     if (await isServed(sides.target, options.target.name)) {

@@ -9,6 +9,12 @@ export interface CatalogColumn {
   readonly typeOid: number;
   /** Name without type modifier, schema-qualified unless built in: equal names mean equal types on both sides. */
   readonly typeName: string;
+  /** atttypmod, such as the length of a varchar; of a domain the one that it gives the type that it is over. -1 for none. */
+  readonly typeModifier: number;
+  /** OID of the type, of a domain the type that it is over in the end. */
+  readonly baseTypeOid: number;
+  /** As in ALTER TABLE … ADD COLUMN, so that the rows that are there already get the value that they have here. */
+  readonly definition: string;
   readonly notNull: boolean;
   readonly hasDefault: boolean;
   /** Computed by the server (GENERATED ALWAYS AS (…)), stored or virtual. */
@@ -70,6 +76,9 @@ interface ColumnRow {
   name: string;
   type_oid: string;
   type_name: string;
+  type_modifier: string;
+  base_type_oid: string;
+  definition: string;
   not_null: string;
   has_default: string;
   generated: string;
@@ -113,9 +122,12 @@ const TABLES = `
  * sources; initdb numbers the others anew in every version (those of information_schema, for instance). The receive functions
  * of `tsquery`, `oidvector` and `int2vector` refuse the empty value that their send functions write.
  */
-const columnsQuery = (generated: string): string => `
+const columnsQuery = (version: number): string => `
   select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
-    a.attnotnull::text as not_null, a.atthasdef::text as has_default, ${generated} as generated, a.attidentity as identity,
+    case when t.typtype = 'd' then base.modifier else a.atttypmod end as type_modifier, base.oid as base_type_oid,
+    pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
+      ${version >= 110_000 ? "|| case when a.atthasmissing then ' DEFAULT ' || pg_catalog.quote_literal((a.attmissingval::text::text[])[1]) else '' end" : ""} as definition,
+    a.attnotnull::text as not_null, a.atthasdef::text as has_default, ${version >= 120_000 ? "a.attgenerated::text" : "''"} as generated, a.attidentity as identity,
     (case when base.typtype = 'e' then true
           when base.oid >= ${FIRST_UNFIXED_OID} then false
           else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?(reg|tsquery|oidvector|int2vector)' and base.typsend <> 0
@@ -127,9 +139,9 @@ const columnsQuery = (generated: string): string => `
     join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     join pg_catalog.pg_type t on t.oid = a.atttypid
     cross join lateral (
-      with recursive d(oid, typtype, typbasetype, typname, typsend, typelem) as (
-        select t.oid, t.typtype, t.typbasetype, t.typname, t.typsend::oid, t.typelem
-        union all select b.oid, b.typtype, b.typbasetype, b.typname, b.typsend::oid, b.typelem from d join pg_catalog.pg_type b on b.oid = d.typbasetype)
+      with recursive d(oid, typtype, typbasetype, typname, typsend, typelem, modifier) as (
+        select t.oid, t.typtype, t.typbasetype, t.typname, t.typsend::oid, t.typelem, t.typtypmod
+        union all select b.oid, b.typtype, b.typbasetype, b.typname, b.typsend::oid, b.typelem, case d.modifier when -1 then b.typtypmod else d.modifier end from d join pg_catalog.pg_type b on b.oid = d.typbasetype)
       select d.* from d where d.typtype <> 'd') base
   where a.attnum > 0 and not a.attisdropped and ${USER_TABLES}
   order by a.attrelid, a.attnum`;
@@ -153,15 +165,18 @@ const IDENTITIES = { d: "default", n: "nothing", f: "full", i: "index" } as cons
 /** Reads every user table of the database, permanent and unlogged, in name order. */
 export async function readTables(session: ControlSession, version: number): Promise<CatalogTable[]> {
   const tables = await session.query<TableRow>(TABLES);
-  const columns = await session.query<ColumnRow>(
-    columnsQuery(version >= 120_000 ? "a.attgenerated::text" : "''"),
-  );
+  const columns = await session.query<ColumnRow>(columnsQuery(version));
   const indexes = await session.query<IndexRow>(
     indexesQuery(version >= 110_000 ? "i.indnkeyatts" : "i.indnatts"),
   );
   const columnsOf = groupBy(columns, (row) => row.oid);
   const indexesOf = groupBy(indexes, (row) => row.oid);
   return tables.map((row) => toTable(row, columnsOf.get(row.oid) ?? [], indexesOf.get(row.oid) ?? []));
+}
+
+/** How to add a column of this table elsewhere: see `CatalogColumn.definition`. */
+export function definitionOf(table: CatalogTable | undefined, column: string): string | undefined {
+  return table?.columns.find(({ name }) => name === column)?.definition;
 }
 
 /** The tables by `tableKey`. */
@@ -224,6 +239,9 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
       name: column.name,
       typeOid: Number(column.type_oid),
       typeName: column.type_name,
+      typeModifier: Number(column.type_modifier),
+      baseTypeOid: Number(column.base_type_oid),
+      definition: column.definition,
       notNull: column.not_null === "true",
       hasDefault: column.has_default === "true",
       generated: column.generated !== "",

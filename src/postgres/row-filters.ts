@@ -1,7 +1,9 @@
 import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
 import { quoteQualified } from "../quote/ident.ts";
 import { tableKey, tableLabel } from "./catalog.ts";
 import type { ControlSession } from "./connect.ts";
+import { sqlStateOf } from "./failures.ts";
 import type { ReplicatedTable, Selection } from "./selection.ts";
 
 /**
@@ -57,6 +59,9 @@ async function readRowFilter(
       columns: JSON.parse(row?.["columns"] ?? "[]") as string[],
     };
   } catch (error) {
+    const state = sqlStateOf(error) ?? "";
+    if (state === SQLSTATE.insufficientPrivilege) throw temporaryDenied(error as Error, label);
+    if (!/^(?:42|22|0A)/.test(state)) throw error;
     throw new ErserverError(
       "ERS-103",
       `the row filter of ${label} is not valid: ${(error as Error).message}`,
@@ -69,6 +74,15 @@ async function readRowFilter(
   } finally {
     await session.query("rollback").catch(() => {});
   }
+}
+
+function temporaryDenied(error: Error, label: string): ErserverError {
+  return new ErserverError("ERS-304", `the row filter of ${label} cannot be checked: ${error.message}`, {
+    subject: label,
+    remedy:
+      "Run on the source for the role in the configuration: GRANT TEMPORARY ON DATABASE, and GRANT USAGE ON SCHEMA of the table.",
+    cause: error,
+  });
 }
 
 function requireIdentityColumns({ source, publishes }: ReplicatedTable, columns: readonly string[]): void {

@@ -1,6 +1,7 @@
 import type { TableSelector } from "../config/config.ts";
 import { matchesSelector } from "../config/table-pattern.ts";
 import type { ErrorCode } from "../errors/codes.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, tableKey, tableLabel } from "./catalog.ts";
 
 /** A source relation whose rows are copied and whose changes arrive under its name. */
@@ -137,6 +138,14 @@ export function selectTables(
     else published.push(...leaves.map(publishAs));
   }
   return { tables, published, problems };
+}
+
+/** Throws ERS-306 when nothing is selected. */
+export function requireTables({ tables }: Selection): void {
+  if (tables.length > 0) return;
+  throw new ErserverError("ERS-306", "no table of the source is to be replicated", {
+    remedy: "Correct `tables` in the configuration, or the database name of `source`.",
+  });
 }
 
 function selectorFor(

@@ -87,6 +87,15 @@ export async function createSlot(
   }
 }
 
+/**
+ * Ends a session that waits for other transactions, in the middle of `createSlot`: the server would not notice before
+ * they have ended that nobody waits any more, and then keep the slot.
+ */
+export async function abandonSlot(session: ControlSession, connection: WireConnection): Promise<void> {
+  await session.query("select pg_catalog.pg_terminate_backend($1)", [connection.backendPid]).catch(() => {});
+  connection.destroy();
+}
+
 /** A slot for its snapshot, which goes with the session. `slot` is the pipeline's. */
 export async function createTemporarySlot(
   connection: WireConnection,

@@ -21,6 +21,8 @@ export async function connectWatched(conninfo: Conninfo, options: SessionOptions
   return connection;
 }
 
+const UNREACHABLE: ReadonlySet<string> = new Set(["ERS-201", "ERS-204"]);
+
 /** What a second session sees of the backend that we wait for. */
 export interface Sighting {
   /** pg_stat_activity.state, undefined when the backend is gone. */
@@ -64,7 +66,8 @@ export class Watchdog implements Disposable {
         connection.destroy(this.#silent(`the server's session is ${sighting.state ?? "gone"}`));
       this.#last = sighting;
     } catch (error) {
-      connection.destroy(error instanceof Error ? error : new Error(String(error)));
+      // Any other answer, such as that the server is full, comes from one that is alive.
+      if (error instanceof ErserverError && UNREACHABLE.has(error.code)) connection.destroy(error);
     } finally {
       this.#probing = false;
     }

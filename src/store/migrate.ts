@@ -1,14 +1,12 @@
 import { readdir, readFile } from "node:fs/promises";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { MIGRATION_LOCK } from "../postgres/advisory-lock.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 
 /** Beside `src` and `dist` alike. */
 const MIGRATIONS = new URL("../../sql/target/", import.meta.url);
-
-/** Serializes installers; released with the transaction. */
-const LOCK = "pg_catalog.pg_advisory_xact_lock(1163023957, 0)";
 
 /**
  * Brings schema `erserver` of the target up to this version: numbered files, each once, all in one
@@ -18,7 +16,7 @@ export async function migrate(session: ControlSession, where: string): Promise<s
   const files = await migrationFiles();
   await session.query("begin");
   try {
-    await session.query(`select ${LOCK}`);
+    await session.query(`select ${MIGRATION_LOCK}`);
     const done = await appliedMigrations(session);
     refuseUnknown(done, files, where);
     const missing = files.filter((name) => !done.includes(name));

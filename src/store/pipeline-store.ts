@@ -104,6 +104,16 @@ export class PipelineStore {
     };
   }
 
+  /** Tables of the same source that other pipelines bring to this database. */
+  async tablesOfOthers(source: SourceFacts): Promise<{ pipeline: string; schema: string; name: string }[]> {
+    return this.#session.query<{ pipeline: string; schema: string; name: string }>(
+      `select p.name as pipeline, t.source_schema as schema, t.source_table as name
+       from erserver.pipeline p join erserver.table_state t on t.pipeline = p.name
+       where p.name <> $1 and p.source_system = $2 and p.source_database = $3`,
+      [this.#name, source.systemIdentifier, source.database],
+    );
+  }
+
   /** Registers the source once; refuses another one. */
   async register(source: SourceFacts, slot: string): Promise<Registration> {
     await this.#session.query(

@@ -1,27 +1,38 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
-import type { Conninfo } from "../config/conninfo.ts";
 import { isRewritten, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
 import { type CommandOptions, contextOf } from "../pipeline/context.ts";
+import { notInitialized, refusePaused } from "../pipeline/pause.ts";
 import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
 import { runUntil } from "../pipeline/sync.ts";
-import { tableAbsent } from "../apply/table-plan.ts";
-import { type CatalogTable, readTables, tableKey, tableLabel, tablesByKey } from "../postgres/catalog.ts";
+import { columnAbsent, tableAbsent } from "../apply/table-plan.ts";
+import {
+  type CatalogTable,
+  definitionOf,
+  readTables,
+  tableKey,
+  tableLabel,
+  tablesByKey,
+} from "../postgres/catalog.ts";
+import { lockKeys } from "../postgres/advisory-lock.ts";
 import { connectWire } from "../postgres/connect.ts";
-import { type ReplicatedTable, selectTables } from "../postgres/selection.ts";
-import { createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
+import { type ReplicatedTable, requireTables, selectTables } from "../postgres/selection.ts";
+import { abandonSlot, createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
 import { readServerFacts } from "../postgres/server-facts.ts";
 import { addHashes, hashTable, sameHash, type TableHash } from "../postgres/table-hash.ts";
 import { quoteLiteral } from "../quote/literal.ts";
+import { onAbort } from "../runtime/abort.ts";
 import type { WireConnection } from "../wire/connection.ts";
 
 export interface TableComparison {
   /** The target's table. */
   readonly table: string;
   readonly equal: boolean;
+  /** Without a row identity only its inserts are replicated: it differs once a row was updated or deleted. */
+  readonly insertsOnly: boolean;
   readonly sourceRows: number;
   readonly targetRows: number;
 }
@@ -48,65 +59,95 @@ const POLL_MS = 50;
  */
 export async function verifyTarget(options: VerifyOptions): Promise<Verification> {
   await using sides = await connectSides(options);
-  if (sides.registration === undefined) {
-    throw new ErserverError("ERS-407", `target ${options.target.name} holds no state of this pipeline`, {
-      subject: options.target.name,
-      remedy: "Start replication first: erserver run.",
-    });
-  }
+  if (sides.registration === undefined) throw notInitialized(options.target.name);
+  await refusePaused(sides.target, options.target.name);
   const pairs = await pairTables(options, sides);
-  const { config } = options;
-  await using held = new Resources();
-  const replication = held.add(await connectReplication(contextOf(options)));
-  const served = await isServed(sides.target, options.target.name);
-  let source: ExportedSnapshot;
-  let targetSnapshot: string;
-  try {
-    if (served) await holdAt(sides, FIRST_LSN, options);
-    source = await createTemporarySlot(replication, sides.registration.slot, "verify");
-    if (served) await holdAt(sides, source.consistentPoint, options);
-    else {
-      await sides.store.hold(source.consistentPoint, HOLD_SECONDS);
-      if ((await runUntil(options, source.consistentPoint, options.signal)) === undefined)
-        await holdAt(sides, source.consistentPoint, options);
-    }
-    const exporter = held.add(await openSession(options, options.target.conninfo));
-    const [, exported] = await exporter.query(
-      `begin isolation level repeatable read read only;
-       select pg_catalog.pg_export_snapshot(), lsn from erserver.progress where pipeline = ${quoteLiteral(options.target.name)}`,
-    );
-    const [snapshot, lsn] = exported?.rows[0] ?? [];
-    // A hold is void after a while: the source may have needed longer, to wait for its running transactions.
-    if (parseLsn(lsn ?? "") > source.consistentPoint)
-      throw notInTime(options.target.name, source.consistentPoint);
-    targetSnapshot = snapshot ?? "";
-  } finally {
-    await sides.store.hold(undefined, 0);
-  }
+  await using held = new Connections();
+  using _giveUp = onAbort(options.signal, () => held.destroy());
+  const snapshots = await takeSnapshots(options, sides, held);
   const tables: TableComparison[] = [];
   const queue = [...pairs];
   const job = async (): Promise<void> => {
-    const readerOptions = { pipeline: options.target.name, timeoutMs: config.timeoutMs };
+    const { config, target } = options;
+    const reader = { pipeline: target.name, timeoutMs: config.timeoutMs };
     const sourceReader = held.add(
-      await openSnapshotReader(config.source, source.snapshotName, readerOptions),
+      await openSnapshotReader(config.source, snapshots.source.snapshotName, reader),
     );
-    const targetReader = held.add(
-      await openSnapshotReader(options.target.conninfo, targetSnapshot, readerOptions),
-    );
+    const targetReader = held.add(await openSnapshotReader(target.conninfo, snapshots.target, reader));
     for (let pair = queue.shift(); pair !== undefined; pair = queue.shift()) {
       const comparison = await compare(pair, sourceReader, targetReader);
       tables.push(comparison);
       options.onTable?.(comparison);
     }
   };
-  const abandon = (): void => held.destroy();
-  options.signal.addEventListener("abort", abandon);
+  const failures: unknown[] = [];
+  const jobs = Array.from({ length: Math.min(options.config.copyJobs, queue.length) }, () =>
+    // The first failure is the cause; the others are abandoned because of it.
+    job().catch((error: unknown) => {
+      failures.push(error);
+      held.destroy();
+    }),
+  );
+  await Promise.all(jobs);
+  if (failures.length > 0) throw failures[0];
+  return {
+    lsn: snapshots.source.consistentPoint,
+    tables: tables.toSorted((a, b) => (a.table < b.table ? -1 : 1)),
+  };
+}
+
+interface Snapshots {
+  readonly source: ExportedSnapshot;
+  /** Name of the target's, of the same position. */
+  readonly target: string;
+}
+
+async function takeSnapshots(options: VerifyOptions, sides: Sides, held: Connections): Promise<Snapshots> {
+  const { name, conninfo } = options.target;
+  const replication = held.add(await connectReplication(contextOf(options)));
+  // Two at once would move each other's position.
+  await lockHold(sides, options);
   try {
-    await Promise.all(Array.from({ length: Math.min(config.copyJobs, queue.length) }, job));
+    const served = await isServed(sides.target, name);
+    if (served) await holdAt(sides, FIRST_LSN, options);
+    using _giveUp = onAbort(options.signal, () => void abandonSlot(sides.source, replication));
+    const source = await createTemporarySlot(replication, sides.registration?.slot ?? "", "verify");
+    const { consistentPoint } = source;
+    if (!served) await sides.store.hold(consistentPoint, HOLD_SECONDS);
+    if (served || (await runUntil(options, consistentPoint, options.signal)) === undefined)
+      await holdAt(sides, consistentPoint, options);
+    const exporter = held.add(
+      await connectWire(conninfo, {
+        applicationName: `erserver ${name} command`,
+        timeoutMs: options.config.timeoutMs,
+      }),
+    );
+    const [, exported] = await exporter.query(
+      `begin isolation level repeatable read read only;
+       select pg_catalog.pg_export_snapshot(), lsn from erserver.progress where pipeline = ${quoteLiteral(name)}`,
+    );
+    const [snapshot, lsn] = exported?.rows[0] ?? [];
+    // A hold is void after a while: the source may have needed longer, to wait for its running transactions.
+    if (parseLsn(lsn ?? "") > consistentPoint) throw notInTime(name, consistentPoint);
+    return { source, target: snapshot ?? "" };
   } finally {
-    options.signal.removeEventListener("abort", abandon);
+    await sides.store.hold(undefined, 0);
+    await sides.target.query(`select pg_catalog.pg_advisory_unlock(${lockKeys("hold", name)})`);
   }
-  return { lsn: source.consistentPoint, tables: tables.toSorted((a, b) => (a.table < b.table ? -1 : 1)) };
+}
+
+/** Waits for others that make the same replicator stand still; each takes no longer than `HOLD_SECONDS`. */
+async function lockHold({ target }: Sides, { target: { name }, signal }: VerifyOptions): Promise<void> {
+  const tryLock = async (): Promise<boolean> => {
+    const [row] = await target.query(
+      `select pg_catalog.pg_try_advisory_lock(${lockKeys("hold", name)})::text as locked`,
+    );
+    return row?.["locked"] === "true";
+  };
+  while (!(await tryLock())) {
+    signal.throwIfAborted();
+    await sleep(POLL_MS);
+  }
 }
 
 /** Below every position: nothing more is applied. */
@@ -150,12 +191,16 @@ interface Pair {
 async function pairTables({ config }: VerifyOptions, sides: Sides): Promise<Pair[]> {
   const { version } = await readServerFacts(sides.source);
   const selection = selectTables(await readTables(sides.source, version), config.tables, version);
+  requireTables(selection);
   const targets = tablesByKey(await readTables(sides.target, (await readServerFacts(sides.target)).version));
   const pairs = new Map<string, Pair>();
   for (const table of selection.tables) {
     const label = tableLabel(table.target.schema, table.target.name);
     const target = targets.get(tableKey(table.target.schema, table.target.name));
     if (target === undefined) throw tableAbsent(label);
+    const absent = table.columns.find((name) => !target.columns.some((column) => column.name === name));
+    if (absent !== undefined && config.tables.missingColumn === "stop")
+      throw columnAbsent(label, absent, definitionOf(table.source, absent));
     pairs.set(label, { label, target, sources: [...(pairs.get(label)?.sources ?? []), table] });
   }
   return [...pairs.values()];
@@ -193,30 +238,32 @@ async function compare(
       remedy: "Run erserver verify again.",
     });
   }
-  return { table: label, equal: sameHash(wanted, found), sourceRows: wanted.rows, targetRows: found.rows };
-}
-
-async function openSession({ target, config }: VerifyOptions, conninfo: Conninfo): Promise<WireConnection> {
-  return connectWire(conninfo, {
-    applicationName: `erserver ${target.name} command`,
-    timeoutMs: config.timeoutMs,
-  });
+  return {
+    table: label,
+    equal: sameHash(wanted, found),
+    insertsOnly: sources.some((table) => table.publishes === "insert"),
+    sourceRows: wanted.rows,
+    targetRows: found.rows,
+  };
 }
 
 /** Connections that end together. */
-class Resources implements AsyncDisposable {
-  readonly #connections: WireConnection[] = [];
+class Connections implements AsyncDisposable {
+  readonly #open: WireConnection[] = [];
+  #destroyed = false;
 
   add(connection: WireConnection): WireConnection {
-    this.#connections.push(connection);
+    this.#open.push(connection);
+    if (this.#destroyed) connection.destroy();
     return connection;
   }
 
   destroy(): void {
-    for (const connection of this.#connections) connection.destroy();
+    this.#destroyed = true;
+    for (const connection of this.#open) connection.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.#connections.map((connection) => connection.end()));
+    await Promise.all(this.#open.map((connection) => connection.end()));
   }
 }

@@ -107,9 +107,38 @@ const BEFORE: readonly Case[] = [
   {
     what: "a column that the target does not have",
     targetTable: "create table t (id int primary key)",
-    refusal: () => ({ code: "ERS-402", names: "public.t.v", remedy: "ALTER TABLE public.t ADD COLUMN" }),
+    refusal: () => ({
+      code: "ERS-402",
+      names: "public.t.v",
+      remedy: "ALTER TABLE public.t ADD COLUMN v text;",
+    }),
     prepare: async () => {},
-    mend: ({ target }) => target.query("alter table t add column v text"),
+    mend: ({ target }) => target.query("ALTER TABLE public.t ADD COLUMN v text;"),
+  },
+  {
+    what: "a column that is narrower on the target",
+    refusal: () => ({
+      code: "ERS-403",
+      names: "public.t.n",
+      remedy: 'ALTER TABLE public.t ALTER COLUMN "n" TYPE numeric(12,4);',
+    }),
+    prepare: async ({ source, target }) => {
+      await source.query("alter table t add column n numeric(12,4) default 1.2345");
+      await target.query("alter table t add column n numeric(12,2)");
+    },
+    mend: ({ target }) => target.query('ALTER TABLE public.t ALTER COLUMN "n" TYPE numeric(12,4);'),
+  },
+  {
+    what: "a domain of the same name over another type",
+    refusal: () => ({ code: "ERS-403", names: "public.t.d", remedy: 'ALTER COLUMN "d" TYPE' }),
+    prepare: async ({ source, target }) => {
+      await source.query("create domain measure as int; alter table t add column d measure default 1");
+      await target.query("create domain measure as real; alter table t add column d measure");
+    },
+    mend: ({ target }) =>
+      target.query(
+        "drop domain measure cascade; create domain measure as int; alter table t add column d measure",
+      ),
   },
   {
     what: "a column of another type on the target",

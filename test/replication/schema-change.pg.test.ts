@@ -26,7 +26,7 @@ describe("a column is added", () => {
       code: "ERS-402",
       subject: "public.t.New",
       message: expect.stringContaining('column "New" of public.t'),
-      remedy: expect.stringContaining('ALTER TABLE public.t ADD COLUMN "New"'),
+      remedy: expect.stringContaining('ALTER TABLE public.t ADD COLUMN "New" integer;'),
     });
     // Nothing of the transaction that needs the column.
     expect(await target.query("select id from t order by id")).toEqual([{ id: 1 }, { id: 2 }, { id: 3 }]);
@@ -40,6 +40,27 @@ describe("a column is added", () => {
     await replication.restart();
     await replication.expectEqual();
     expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
+  });
+
+  test("on the source only, with a default: the remedy gives old rows the value that they have there", async () => {
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key)",
+      rows: "insert into t values (1), (2)",
+    });
+    await replication.caughtUp();
+    const { source, target } = replication;
+    await source.query(
+      "alter table t add column n numeric(6,2) default 7.5, add column at timestamptz default now()",
+    );
+    for (const column of ["n", "at"]) {
+      await source.query(`insert into t (id) select max(id) + 1 from t`);
+      const error = (await stopped(replication)) as { code: string; remedy: string; subject: string };
+      expect(error).toMatchObject({ code: "ERS-402", subject: `public.t.${column}` });
+      // What it says, to the letter.
+      await target.query(/ALTER TABLE [^;]*;/.exec(error.remedy)?.[0] ?? "");
+      await replication.restart();
+    }
+    await replication.expectEqual();
   });
 
   test("on the source only, with `missing_column: ignore`: it goes on without it", async () => {

@@ -126,3 +126,20 @@ describe("statements", () => {
     },
   );
 });
+
+test.skipIf(!truncates)(
+  "a table is truncated on the target also when one refers to it there that is not replicated",
+  async () => {
+    await using replication = await startReplication({
+      schema:
+        "create table parent (id int primary key, v text); create table child (id int primary key, parent int references parent)",
+      rows: "insert into parent values (1, 'a'), (2, 'b')",
+      config: "tables: { exclude: [public.child] }",
+    });
+    await replication.caughtUp();
+    const { source, target } = replication;
+    await source.query("truncate parent, child; insert into parent values (3, 'c')");
+    await replication.expectEqual(["public.parent"]);
+    expect(await target.query("select id from parent")).toEqual([{ id: 3 }]);
+  },
+);

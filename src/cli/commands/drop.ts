@@ -15,7 +15,7 @@ export function dropCommand(terminal: Terminal): Command {
       "Remove what erserver has made: slot and publications on the source, schema erserver on the targets. " +
         "The tables and their rows stay.",
     )
-    .option("--force", "when the source cannot be reached: remove the rest, and say what is left there")
+    .option("--force", "when a side cannot be reached: remove the rest, and say what is left there")
     .addHelpText("after", "\nExample: erserver drop --target tokyo")
     .action((options: DropOptions) => drop(options, terminal));
 }

@@ -80,7 +80,11 @@ function report(target: string, { lsn, tables }: Verification, paint: Paint): st
       [{ head: "table" }, { head: "source rows", align: "right" }, { head: "target rows", align: "right" }],
       rows,
       paint,
-    )
+    ) +
+    different
+      .filter((table) => table.insertsOnly)
+      .map(({ table }) => `${table} has no row identity: its updates and deletes are not replicated\n`)
+      .join("")
   );
 }
 

@@ -1,0 +1,29 @@
+import { quoteLiteral } from "../quote/literal.ts";
+
+/**
+ * First keys of our advisory locks in a target's database; the second is a hash of the pipeline's name.
+ * https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+ */
+const LOCK_CLASSES = {
+  /** Held by the session that applies. "ERSU" */
+  apply: 1_163_023_957,
+  /** Held by whoever makes a replicator stand still. */
+  hold: 1_163_023_958,
+} as const;
+
+export type LockPurpose = keyof typeof LOCK_CLASSES;
+
+/** The two keys, as SQL. */
+export function lockKeys(purpose: LockPurpose, pipeline: string): string {
+  return `${LOCK_CLASSES[purpose]}, pg_catalog.hashtext(${quoteLiteral(pipeline)})`;
+}
+
+/** Serializes installers of schema `erserver`; released with the transaction. */
+export const MIGRATION_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASSES.apply}, 0)`;
+
+/** The backend that applies for the pipeline in this database, if any. */
+export function applierQuery(pipeline: string): string {
+  return `select pid from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 2
+    and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
+    and classid::bigint = ${LOCK_CLASSES.apply} and objid::bigint = (pg_catalog.hashtext(${quoteLiteral(pipeline)})::bigint & 4294967295)`;
+}

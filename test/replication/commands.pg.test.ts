@@ -1,0 +1,237 @@
+import pg from "pg";
+import { expect, test } from "vitest";
+import type { CommandOptions } from "../../src/pipeline/context.ts";
+import { dropPipeline } from "../../src/pipeline/drop.ts";
+import { initPipeline } from "../../src/pipeline/init.ts";
+import { setDesired } from "../../src/pipeline/pause.ts";
+import { readStatus } from "../../src/pipeline/read-status.ts";
+import { syncTarget } from "../../src/pipeline/sync.ts";
+import { verifyTarget } from "../../src/verify/verify.ts";
+import { commandOptions, expectRefused, expectStopped, ourObjects } from "../support/bad-input.ts";
+import { freshDatabase, sharedCluster } from "../support/clusters.ts";
+import { expectEqualTables } from "../support/compare.ts";
+import {
+  caughtUp,
+  type Replication,
+  runPipeline,
+  startReplication,
+  testConfig,
+} from "../support/pipeline-context.ts";
+import { until } from "../support/wait.ts";
+
+const SCHEMA = "create table t (id int primary key, v text)";
+
+function optionsOf({ config }: Replication): CommandOptions & { signal: AbortSignal } {
+  return commandOptions(config);
+}
+
+async function status({ config }: Replication): Promise<Awaited<ReturnType<typeof readStatus>>[number]> {
+  const [first] = await readStatus(config);
+  return first as NonNullable<typeof first>;
+}
+
+test("pause lets a target stand still, also across a restart, and resume lets it go on; sync and verify say why they cannot", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  const { source, target } = replication;
+  const options = optionsOf(replication);
+  expect(await setDesired(options, "paused")).toBe(true);
+  expect(await setDesired(options, "paused")).toBe(false);
+  await until(() => replication.running.pipeline.status.state === "paused", { what: "the state paused" });
+  await source.query("insert into t values (1, 'while paused')");
+  await expectRefused(syncTarget(options), {
+    code: "ERS-803",
+    names: source.name,
+    remedy: "erserver resume",
+  });
+  await expectRefused(verifyTarget(options), {
+    code: "ERS-803",
+    names: source.name,
+    remedy: "erserver resume",
+  });
+  await replication.restart();
+  await until(() => replication.running.pipeline.status.state === "paused", { what: "the state paused" });
+  expect(await target.query("select 1 from t")).toEqual([]);
+  expect(await status(replication)).toMatchObject({
+    state: "paused",
+    running: true,
+    lagBytes: expect.any(Number) as number,
+  });
+  expect(await setDesired(options, "running")).toBe(true);
+  await replication.expectEqual();
+  await until(async () => (await status(replication)).state === "streaming", { what: "the state streaming" });
+});
+
+test("a statement of ours that somebody cancels is tried again, whatever it was about", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  const { source, target } = replication;
+  const blocker = await target.connect();
+  await blocker.query("begin; lock table t in access exclusive mode");
+  await source.query("insert into t values (1, 'a')");
+  const cancelled = async (): Promise<boolean> =>
+    (
+      await target.query(
+        "select pg_cancel_backend(pid) from pg_stat_activity where datname = current_database() and application_name like 'erserver%' and wait_event_type = 'Lock'",
+      )
+    ).length > 0;
+  await until(cancelled, { what: "the applier to wait and to be cancelled" });
+  await until(() => replication.running.statuses.some(({ error }) => error?.code === "ERS-705"), {
+    what: "the cancel to be told",
+  });
+  await blocker.query("commit");
+  await replication.expectEqual();
+  expect(replication.running.statuses.map(({ state }) => state)).not.toContain("stopped");
+});
+
+test("a change that waits is told as lag, in bytes and in seconds", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  await until(async () => (await status(replication)).lagBytes === 0, { what: "no lag" });
+  expect(await status(replication)).toMatchObject({ state: "streaming", lagSeconds: 0, error: undefined });
+  const { source, target } = replication;
+  const blocker = await target.connect();
+  await blocker.query("begin; lock table t in access exclusive mode");
+  await source.query("insert into t values (1, 'a')");
+  await until(async () => ((await status(replication)).lagSeconds ?? 0) > 2, { what: "two seconds of lag" });
+  expect((await status(replication)).lagBytes).toBeGreaterThan(0);
+  await blocker.query("commit");
+  await replication.caughtUp();
+  await until(async () => (await status(replication)).lagSeconds === 0, { what: "no lag" });
+});
+
+test("a slot that somebody else uses: offline with ERS-507 in status too, until it is free", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  await replication.running.stop();
+  const { source } = replication;
+  const other = new pg.Client({ connectionString: source.url, replication: "database" } as pg.ClientConfig);
+  await other.connect();
+  // Never answered: the session streams from now on.
+  other
+    .query(
+      `START_REPLICATION SLOT "erserver_${source.name}" LOGICAL 0/0 (proto_version '1', publication_names '"erserver_${source.name}"')`,
+    )
+    .catch(() => undefined);
+  await until(
+    async () =>
+      (
+        await source.query(
+          `select from pg_replication_slots where active and slot_name = 'erserver_${source.name}'`,
+        )
+      ).length > 0,
+    { what: "the slot to be in use" },
+  );
+  await replication.restart();
+  await until(async () => (await status(replication)).error?.code === "ERS-507", {
+    what: "ERS-507 in status",
+  });
+  expect(await status(replication)).toMatchObject({ state: "offline", side: "source" });
+  other.on("error", () => undefined);
+  await source.query("select pg_terminate_backend(active_pid) from pg_replication_slots where active");
+  await source.query("insert into t values (1, 'a')");
+  await replication.expectEqual();
+});
+
+test("a signal ends it also while the source makes it wait for an open transaction", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  await using target = await freshDatabase(sharedCluster("target"));
+  for (const database of [source, target]) await database.query(SCHEMA);
+  const open = await source.connect();
+  await open.query("begin; insert into t values (1, 'not yet')");
+  const config = testConfig(source.url, { [source.name]: target.url });
+  const running = runPipeline(config, source.name);
+  await until(
+    async () =>
+      (
+        await source.query(
+          `select from pg_stat_activity where query like 'CREATE_REPLICATION_SLOT "erserver_${source.name}"%'`,
+        )
+      ).length > 0,
+    { what: "the slot to be waited for" },
+  );
+  await running.stop();
+  await open.query("commit");
+  await until(
+    async () =>
+      (
+        await source.query(
+          `select from pg_stat_activity where application_name like 'erserver ${source.name}%'`,
+        )
+      ).length === 0,
+    {
+      what: "no session to be left",
+    },
+  );
+  expect((await ourObjects(source.url)).filter((name) => name.startsWith("slot"))).toEqual([]);
+  await using again = runPipeline(config, source.name);
+  await caughtUp(source, again);
+  await expectEqualTables(source.url, target.url);
+});
+
+test("drop --force when the target is gone for good: the slot goes, and what is left is named", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  const target = await freshDatabase(sharedCluster("target"));
+  for (const database of [source, target]) await database.query(SCHEMA);
+  const options = commandOptions(testConfig(source.url, { [source.name]: target.url }));
+  await initPipeline(options);
+  await target[Symbol.asyncDispose]();
+  await expectRefused(dropPipeline(options), {
+    code: "ERS-203",
+    names: `erserver_${source.name}`,
+    remedy: "erserver drop --force",
+  });
+  expect(await ourObjects(source.url)).toHaveLength(3);
+  const { dropped, left } = await dropPipeline({ ...options, force: true });
+  expect(dropped.join()).toContain(`replication slot erserver_${source.name}`);
+  expect(left).toHaveLength(1);
+  expect(await ourObjects(source.url)).toEqual([]);
+});
+
+test("a second pipeline of the same tables into the same database is refused by name", async () => {
+  await using replication = await startReplication({ schema: `${SCHEMA}; create table u (id int)` });
+  await replication.caughtUp();
+  const { source, target } = replication;
+  const second = testConfig(source.url, { second: target.url });
+  const refusal = { code: "ERS-412", names: "public.t", remedy: source.name } as const;
+  await expectStopped(runPipeline(second, "second"), refusal);
+  await expectRefused(initPipeline(commandOptions(second)), refusal);
+  expect((await ourObjects(source.url)).join()).not.toContain("second");
+});
+
+test("a configuration that selects no table is refused", async () => {
+  await using replication = await startReplication({
+    schema: SCHEMA,
+    config: "tables: { include: [nowhere.*] }",
+  });
+  await expectStopped(replication.running, { code: "ERS-306", names: "", remedy: "Correct `tables`" });
+});
+
+test("verify: two at once take turns, and one that was broken off does not hinder the next", async () => {
+  await using replication = await startReplication({
+    schema: SCHEMA,
+    rows: "insert into t select i, 'v' from generate_series(1, 100) i",
+  });
+  await replication.caughtUp();
+  const options = optionsOf(replication);
+  const open = await replication.source.connect();
+  await open.query("begin; insert into t values (0, 'open')");
+  const abort = new AbortController();
+  const broken = verifyTarget({ ...options, signal: abort.signal });
+  const outcome = broken.then(
+    () => "ended",
+    () => "broken off",
+  );
+  await until(
+    async () =>
+      (await replication.target.query("select from erserver.pipeline where held_lsn is not null")).length > 0,
+    { what: "the applier to stand still" },
+  );
+  abort.abort();
+  expect(await outcome).toBe("broken off");
+  await open.query("commit");
+  const both = await Promise.all([verifyTarget(options), verifyTarget(options)]);
+  for (const { tables } of both)
+    expect(tables).toMatchObject([{ table: "public.t", equal: true, sourceRows: 101 }]);
+  await replication.expectEqual();
+});

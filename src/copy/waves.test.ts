@@ -3,7 +3,7 @@ import { copyWaves } from "./waves.ts";
 
 const waves = (tables: string, references: readonly string[]): string[] =>
   copyWaves(
-    [...tables],
+    tables.split(""),
     (table) => table,
     references.map((pair) => ({ from: pair[0] as string, to: pair[1] as string })),
   ).map((wave) => wave.join(""));

@@ -144,7 +144,7 @@ async function targetStatus(
     };
     if (reachable === undefined) {
       const since = registration.state === "offline" ? registration.stateSince : undefined;
-      return { ...found, state: "offline", side: "source", since, error: outage(source as Error, "source") };
+      return { ...found, state: "offline", side: "source", since, error: outage(source, "source") };
     }
     const tries = registration.silentSeconds * 1000 < 2 * config.timeoutMs + LONGEST_PAUSE_MS;
     const state = shownState(registration, running, tries);

@@ -6,7 +6,7 @@ import { openSession } from "../test/support/clusters.ts";
  * Of every server of the benchmark, beside what `startCluster` sets (`wal_level = logical`, `fsync = on`). All else is PostgreSQL's
  * default. No checkpoint and no autovacuum falls into one run and not into another.
  */
-export const SETTINGS = {
+const SETTINGS = {
   shared_buffers: "1GB",
   max_wal_size: "32GB",
   checkpoint_timeout: "1h",

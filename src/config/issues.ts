@@ -101,7 +101,7 @@ function kind(expected: string): string {
 }
 
 /** A key in quotes, or only the word when it is so unlike a key that it may be a misplaced connection string. */
-export function showKey(key: string): string {
+function showKey(key: string): string {
   return /^[\w.* -]{1,40}$/.test(key) ? JSON.stringify(key) : "(not a name)";
 }
 

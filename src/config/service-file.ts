@@ -40,7 +40,7 @@ export function readService(
 }
 
 /** One section of a service file, undefined when it is not there. Throws ERS-104 with the line. */
-export function parseService(text: string, service: string, file: string): ConninfoPairs | undefined {
+function parseService(text: string, service: string, file: string): ConninfoPairs | undefined {
   let pairs: [string, string][] | undefined;
   let inside = false;
   for (const [index, raw] of text.split("\n").entries()) {

@@ -36,7 +36,7 @@ export function copiedColumns(table: ReplicatedTable, target: CatalogTable): str
 }
 
 /** Binary where every column's bytes mean the same on both servers. */
-export function copyFormat(table: ReplicatedTable, columns: readonly string[]): "binary" | "text" {
+function copyFormat(table: ReplicatedTable, columns: readonly string[]): "binary" | "text" {
   const safe = table.source.columns.every((column) => column.binarySafe || !columns.includes(column.name));
   return safe ? "binary" : "text";
 }

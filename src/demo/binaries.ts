@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, rmSync, statSync } from "node:fs";
 import { access, constants, lstat, mkdtemp, readFile, rename, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -58,7 +58,7 @@ export function temporaryFolder(user: ServerUser | undefined): string {
  *
  * Programs that the server user cannot reach (a clone in root's home) and packages without their library links (npm was told not
  * to run install scripts, and the folder is read-only) are copied once to `erserver-postgres-<version>-<uid>` in the system's
- * temporary folder. That copy is kept for the next time; it may be deleted whenever no server of it is running.
+ * temporary folder. That copy is kept for the next time, unless `removeCopies` is called; it may be deleted whenever no server of it is running.
  *
  * @throws ErserverError ERS-903 when this machine has no binaries of that major.
  */
@@ -179,12 +179,21 @@ async function usableCopy(native: string, version: string, user: ServerUser | un
     await run("chmod", ["-R", "u+w,go-w,a+rX", fresh]);
     await addLibraryLinks(path.join(fresh, "native"));
     await rename(fresh, copy);
+    copies.add(copy);
     return path.join(copy, "native");
   } catch (error) {
     await rm(fresh, { recursive: true, force: true });
     if (await isOurs(copy)) return path.join(copy, "native");
     throw error;
   }
+}
+
+const copies = new Set<string>();
+
+/** Removes the copies of programs that this process has made. Nothing may run from them any more. */
+export function removeCopies(): void {
+  for (const copy of copies) rmSync(copy, { recursive: true, force: true });
+  copies.clear();
 }
 
 /** Only what we made ourselves and nobody else can write to may be executed: the temporary folder belongs to everybody. */

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { formatDuration, plural } from "../observability/figures.ts";
+import { removeCopies } from "./binaries.ts";
 import { Replication } from "./replication.ts";
 import type { Screen } from "./screen.ts";
 import { type ServerOptions, type Servers, TARGETS } from "./servers.ts";
@@ -31,6 +32,8 @@ export interface DemoOptions extends ServerOptions {
  * happens, nothing is left behind. Throws ERS-902 when the signal came before the end.
  */
 export async function runDemo(options: DemoOptions): Promise<void> {
+  // Also when a second signal ends the process at once.
+  process.once("exit", removeCopies);
   try {
     await tell(options);
   } catch (error) {
@@ -39,6 +42,9 @@ export async function runDemo(options: DemoOptions): Promise<void> {
       remedy: `Run it again: ${options.program} demo`,
       cause: error,
     });
+  } finally {
+    removeCopies();
+    process.removeListener("exit", removeCopies);
   }
 }
 

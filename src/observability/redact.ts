@@ -48,7 +48,7 @@ const SAFE_FIELDS = [
 ] as const;
 
 /** An error as a log line shows it. The stack is kept only where no code says what happened. */
-export function describeError(error: Error, depth = 0): Record<string, unknown> {
+function describeError(error: Error, depth = 0): Record<string, unknown> {
   const fields = "fields" in error && typeof error.fields === "object" ? (error.fields as object) : {};
   const source: Record<string, unknown> = { ...fields, ...pick(error, SAFE_FIELDS) };
   const { code } = source;

@@ -12,15 +12,19 @@ export interface BeaconOptions {
   readonly timeoutMs: number;
 }
 
+interface Light {
+  readonly abort: AbortController;
+  /** Undefined when the source did not answer. */
+  readonly session: Promise<ControlSession | undefined>;
+}
+
 /**
  * A target that is offline cannot say since when, and nothing is kept on the replicator's disk. So the replicator
  * keeps one idle session on the source whose application_name says it, for anybody's `status`.
  */
 export class Beacon {
   readonly #options: BeaconOptions;
-  #lit:
-    | { readonly abort: AbortController; readonly session: Promise<ControlSession | undefined> }
-    | undefined;
+  #lit: Light | undefined;
 
   constructor(options: BeaconOptions) {
     this.#options = options;
@@ -38,10 +42,14 @@ export class Beacon {
     }).catch(() => undefined);
     const lit = { abort, session };
     this.#lit = lit;
-    void session.then(async (opened) => {
-      await opened?.closed;
-      if (this.#lit === lit) this.#lit = undefined;
-    });
+    void this.#forgetWhenGone(lit);
+  }
+
+  async #forgetWhenGone(lit: Light): Promise<void> {
+    await (
+      await lit.session
+    )?.closed;
+    if (this.#lit === lit) this.#lit = undefined;
   }
 
   async putOut(): Promise<void> {

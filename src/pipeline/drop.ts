@@ -63,7 +63,7 @@ async function dropBoth(options: DropOptions, control: ControlSession): Promise<
   } catch (error) {
     const changed = error instanceof ErserverError && error.code === "ERS-410";
     if (!changed && !isAway(error)) throw error;
-    if (!force) throw changed ? error : unreachable(error as ErserverError, slot);
+    if (!force) throw changed ? error : unreachable(error, slot);
     if (registration !== undefined) {
       left.push(
         `replication slot ${slot} and its publications on the source that was registered: it keeps WAL until it is dropped`,

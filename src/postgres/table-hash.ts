@@ -58,7 +58,7 @@ function comparable({ name, typeName, baseType }: HashedColumn): string {
  * UTF-8 whatever the database's encoding is, is summed in two halves, so that duplicate rows count and the order does
  * not. `where` applies to the source's columns. md5 here is a checksum against accidents, not against forgery.
  */
-export function tableHashSql(table: HashedTable): string {
+function tableHashSql(table: HashedTable): string {
   const values = table.columns.map(comparable);
   const from = `${table.partitioned ? "" : "only "}${quoteQualified(table.schema, table.name)}`;
   const half = (start: number): string =>

@@ -35,7 +35,7 @@ export interface Sighting {
  * of an hour to tell. A second session asks: a backend that works is left alone, however long it takes; one that
  * is gone, has answered already, or cannot be asked about is given up.
  */
-export class Watchdog implements Disposable {
+class Watchdog implements Disposable {
   readonly #options: WatchdogOptions;
   readonly #timer: NodeJS.Timeout;
   #probing = false;
@@ -96,7 +96,7 @@ export class Watchdog implements Disposable {
 }
 
 /** Idle twice in the same state: the answer was sent and is lost, or our question never arrived. */
-export function isGivenUp(now: Sighting, before: Sighting | undefined): boolean {
+function isGivenUp(now: Sighting, before: Sighting | undefined): boolean {
   if (now.state === undefined) return true;
   return (
     now.state.startsWith("idle") && before?.state === now.state && before.stateChange === now.stateChange

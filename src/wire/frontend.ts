@@ -2,13 +2,13 @@
 export const BIND = 0x42;
 export const CLOSE = 0x43;
 export const COPY_DATA = 0x64;
-export const COPY_DONE = 0x63;
+const COPY_DONE = 0x63;
 export const COPY_FAIL = 0x66;
-export const EXECUTE = 0x45;
+const EXECUTE = 0x45;
 export const PARSE = 0x50;
 export const QUERY = 0x51;
-export const SYNC = 0x53;
-export const TERMINATE = 0x58;
+const SYNC = 0x53;
+const TERMINATE = 0x58;
 
 /** Whole frames that never change. */
 export const SYNC_FRAME = frame(SYNC);

@@ -1,7 +1,7 @@
 import type { Lsn } from "../../change/lsn.ts";
 
 /** Microseconds between 1970-01-01 and 2000-01-01, PostgreSQL's epoch: 10,957 days. */
-export const POSTGRES_EPOCH_US = 946_684_800_000_000;
+const POSTGRES_EPOCH_US = 946_684_800_000_000;
 
 /** The positions that the source is told. In pg_stat_replication: write_lsn, flush_lsn and replay_lsn. */
 export interface Positions {

@@ -64,7 +64,7 @@ function groupAlike(failures: readonly TargetFailure[]): { targets: string[]; er
 }
 
 /** The fields that a machine reads. */
-export function failureOf({ code, message, detail, remedy }: Failure): Failure {
+function failureOf({ code, message, detail, remedy }: Failure): Failure {
   return { code, message, ...(detail === undefined ? {} : { detail }), remedy };
 }
 

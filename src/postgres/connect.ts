@@ -23,6 +23,8 @@ const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   array_nulls: "on",
   quote_all_identifiers: "off",
   standard_conforming_strings: "on",
+  // From 18 on a missing publication is told by a warning alone.
+  client_min_messages: "warning",
   // A database or role may be read-only by default; and a stricter isolation would make our own commits fail.
   default_transaction_read_only: "off",
   default_transaction_isolation: "read committed",

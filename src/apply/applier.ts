@@ -61,9 +61,6 @@ export class Applier {
   #rows = 0;
   #replays = 0;
   #conflicts = 0;
-  /** Totals since the applier was opened, for the log and the tests. */
-  replays = 0;
-  conflicts = 0;
 
   constructor(options: ApplierOptions) {
     this.#options = options;
@@ -212,9 +209,7 @@ export class Applier {
     const outcome = await replayGroup(replay, group);
     this.#rows = rowsBefore + outcome.rows;
     this.#replays++;
-    this.replays++;
     this.#conflicts += outcome.conflicts;
-    this.conflicts += outcome.conflicts;
     if (!group.ends) return;
     const batch = this.#batch();
     this.#writeProgress(batch, lastOf(group).endLsn, lastOf(group).commitTime, group.members.length);

@@ -28,7 +28,6 @@ function plan(
     relation: { id: 1, schema: "public", name: "t", replicaIdentity: "default", columns: [] },
     target,
     label: "public.t",
-    columns: planned,
     written,
     key: key.map((name) => written.find((column) => column.target.name === name) as PlannedColumn),
     wholeRow: key.length === 0,

@@ -78,7 +78,6 @@ describe("columns", () => {
     );
     expect(names(plan.written)).toEqual(["id", "v"]);
     expect(indexes(plan.written)).toEqual([0, 3]);
-    expect(plan.columns.map((column) => column?.target.name)).toEqual(["id", undefined, undefined, "v"]);
   });
 
   test("that the target lacks are refused with the remedy, or ignored where the policy says so", () => {

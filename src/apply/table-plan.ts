@@ -17,8 +17,6 @@ export interface TablePlan {
   readonly relation: Relation;
   readonly target: CatalogTable;
   readonly label: string;
-  /** By index of the row image; undefined for a column that is not replicated. */
-  readonly columns: readonly (PlannedColumn | undefined)[];
   /** The columns to write, in the order of the row image. */
   readonly written: readonly PlannedColumn[];
   /** The columns that find the row; empty when every column must (`wholeRow`). */
@@ -82,7 +80,6 @@ export function planTable(input: PlanInput): TablePlan {
     relation,
     target,
     label,
-    columns,
     written,
     key,
     wholeRow: !insertOnly && key.length === 0,

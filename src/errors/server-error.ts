@@ -9,7 +9,6 @@ export interface ServerErrorFields {
   readonly schema?: string;
   readonly table?: string;
   readonly column?: string;
-  readonly dataType?: string;
   readonly constraint?: string;
   readonly where?: string;
   readonly routine?: string;

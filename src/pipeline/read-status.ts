@@ -1,10 +1,10 @@
-import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
+import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { toErserverError } from "../errors/erserver-error.ts";
 import { readTables } from "../postgres/catalog.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
-import { readSlot } from "../postgres/slots.ts";
+import { readSlot, readWalSender } from "../postgres/slots.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { schemaExists } from "../store/migrate.ts";
@@ -191,23 +191,22 @@ async function readLag(
   progress: Progress,
   state: PipelineState,
 ): Promise<Pick<TargetStatus, "lagBytes" | "lagSeconds" | "appliedLsn">> {
+  const sender = await readWalSender(source.session, slot);
+  const appliedLsn = maxLsn(progress.lsn, sender?.replayLsn ?? progress.lsn);
   const [row] = await source.session.query(
-    `with at as (select pg_catalog.pg_current_wal_lsn() as now),
-       sender as (select r.replay_lsn, extract(epoch from r.replay_lag)::float8 as delay from pg_catalog.pg_stat_replication r
-         join pg_catalog.pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1)
-     select greatest(sender.replay_lsn, $2::pg_lsn) as applied, sender.delay::text as delay, extract(epoch from pg_catalog.clock_timestamp())::float8::text as now,
-       greatest(pg_catalog.pg_wal_lsn_diff(at.now, greatest(sender.replay_lsn, $2::pg_lsn)), 0)::bigint as bytes
-     from at left join sender on true`,
-    [slot, formatLsn(progress.lsn)],
+    `select greatest(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), $1), 0)::bigint as bytes,
+       extract(epoch from pg_catalog.clock_timestamp())::float8::text as now`,
+    [formatLsn(appliedLsn)],
   );
   const lagBytes = Number(row?.["bytes"]);
+  const secondsSince = (time: Date): number => Math.max(0, Number(row?.["now"]) - time.getTime() / 1000);
   const seenAt =
     state === "catching-up" ? progress.commitTime : newer(progress.commitTime, progress.appliedAt);
-  const age = seenAt === undefined ? undefined : Math.max(0, (Date.now() - seenAt.getTime()) / 1000);
-  const waited = behindSince === undefined ? undefined : Number(row?.["now"]) - behindSince.getTime() / 1000;
-  const delay = state === "streaming" ? Number(row?.["delay"] ?? 0) : age;
+  const age = seenAt === undefined ? undefined : secondsSince(seenAt);
+  const waited = behindSince === undefined ? undefined : secondsSince(behindSince);
+  const delay = state === "streaming" ? (sender?.replayLagSeconds ?? 0) : age;
   const lagSeconds = lagBytes === 0 ? 0 : isFollowing(state) ? (waited ?? delay) : age;
-  return { lagBytes, lagSeconds, appliedLsn: parseLsn(row?.["applied"] ?? "0/0") };
+  return { lagBytes, lagSeconds, appliedLsn };
 }
 
 function isFollowing(state: PipelineState): boolean {

@@ -1,9 +1,10 @@
-import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../change/lsn.ts";
+import { type Lsn, maxLsn, ZERO_LSN } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { applierQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { readServerFacts, readSourceFacts, requireUsableServer } from "../postgres/server-facts.ts";
 import { OLDEST_SOURCE_MAJOR, OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
+import { readWalSender } from "../postgres/slots.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, type Registration, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
@@ -76,9 +77,6 @@ export async function isServed(target: ControlSession, name: string): Promise<bo
 /** How far the target is: by its own record, or by what a running replicator has told the source since. */
 export async function reachedLsn({ source, store, registration }: Sides): Promise<Lsn> {
   const recorded = (await store.progress())?.lsn ?? ZERO_LSN;
-  const [walsender] = await source.query(
-    `select r.replay_lsn from pg_catalog.pg_stat_replication r join pg_catalog.pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1`,
-    [registration?.slot ?? ""],
-  );
-  return walsender?.["replay_lsn"] == null ? recorded : maxLsn(recorded, parseLsn(walsender["replay_lsn"]));
+  const sender = await readWalSender(source, registration?.slot ?? "");
+  return maxLsn(recorded, sender?.replayLsn ?? recorded);
 }

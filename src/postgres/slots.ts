@@ -13,10 +13,8 @@ export interface Slot {
   readonly name: string;
   readonly plugin: string | null;
   readonly database: string | null;
-  readonly temporary: boolean;
   /** Backend that uses it now. */
   readonly activePid: number | undefined;
-  readonly restartLsn: Lsn | undefined;
   readonly confirmedFlushLsn: Lsn | undefined;
   /** `reserved`, `extended`, `unreserved`, `lost`; null before 13, which keeps WAL without a limit. */
   readonly walStatus: string | null;
@@ -30,7 +28,7 @@ export async function readSlot(
   name: string,
 ): Promise<Slot | undefined> {
   const [row] = await session.query(
-    `select slot_name, plugin, database, temporary::text as temporary, active_pid, restart_lsn, confirmed_flush_lsn,
+    `select slot_name, plugin, database, active_pid, confirmed_flush_lsn,
        ${version >= 130_000 ? "wal_status" : "null::text as wal_status"},
        coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::bigint as retained
      from pg_catalog.pg_replication_slots where slot_name = $1`,
@@ -41,12 +39,32 @@ export async function readSlot(
     name,
     plugin: row["plugin"] ?? null,
     database: row["database"] ?? null,
-    temporary: row["temporary"] === "true",
     activePid: row["active_pid"] == null ? undefined : Number(row["active_pid"]),
-    restartLsn: row["restart_lsn"] == null ? undefined : parseLsn(row["restart_lsn"]),
     confirmedFlushLsn: row["confirmed_flush_lsn"] == null ? undefined : parseLsn(row["confirmed_flush_lsn"]),
     walStatus: row["wal_status"] ?? null,
     retainedBytes: Number(row["retained"]),
+  };
+}
+
+/** What a slot's reader has told its WAL sender. */
+export interface WalSender {
+  /** Applied; undefined when it has not said yet. */
+  readonly replayLsn: Lsn | undefined;
+  /** How long the last measured change took from the source's commit to being applied. */
+  readonly replayLagSeconds: number | undefined;
+}
+
+/** Undefined while nobody streams from the slot. https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-REPLICATION-VIEW */
+export async function readWalSender(session: ControlSession, slot: string): Promise<WalSender | undefined> {
+  const [row] = await session.query(
+    `select r.replay_lsn, extract(epoch from r.replay_lag)::float8::text as lag from pg_catalog.pg_stat_replication r
+       join pg_catalog.pg_replication_slots s on s.active_pid = r.pid where s.slot_name = $1`,
+    [slot],
+  );
+  if (row === undefined) return undefined;
+  return {
+    replayLsn: row["replay_lsn"] == null ? undefined : parseLsn(row["replay_lsn"]),
+    replayLagSeconds: row["lag"] == null ? undefined : Number(row["lag"]),
   };
 }
 

@@ -33,7 +33,6 @@ const FIELD_NAMES: Readonly<Record<string, keyof ServerErrorFields>> = {
   s: "schema",
   t: "table",
   c: "column",
-  d: "dataType",
   n: "constraint",
   W: "where",
   R: "routine",

@@ -12,7 +12,6 @@ const TERMINATE = 0x58;
 
 /** Whole frames that never change. */
 export const SYNC_FRAME = frame(SYNC);
-export const FLUSH_FRAME = frame(0x48);
 export const TERMINATE_FRAME = frame(TERMINATE);
 export const COPY_DONE_FRAME = frame(COPY_DONE);
 /** Execute of the unnamed portal, all rows. */

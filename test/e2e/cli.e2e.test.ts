@@ -143,7 +143,7 @@ test("run --json prints one event a line", async () => {
   expect(json(output)).toContainEqual(expect.objectContaining({ event: "state", target: "tokyo" }));
 });
 
-test("a target that stops does not stop the other; when all have stopped, run ends with their code", async () => {
+test("a target that stops does not stop the other; run ends with its code, also when a signal ends the others", async () => {
   await tokyo.query("insert into account values (99, 99)");
   await using running = start("run");
   await running.prints(/tokyo {3}stopped/);
@@ -156,7 +156,7 @@ test("a target that stops does not stop the other; when all have stopped, run en
   });
   expect(running.process.exitCode).toBeNull();
   running.process.kill("SIGTERM");
-  expect(await running.finished).toMatchObject({ exit: 0 });
+  expect(await running.finished).toMatchObject({ exit: 4 });
 
   const { exit, errors } = await erserver("run", "--target", "tokyo");
   expect(exit).toBe(4);
@@ -231,7 +231,7 @@ test("verify ends well when all is equal, and with exit code 1 and the table's n
       target: "tokyo",
       position: expect.stringMatching(LSN),
       equal: false,
-      tables: [{ table: "public.account", equal: false, sourceRows: 3, targetRows: 4 }],
+      tables: [{ table: "public.account", equal: false, insertsOnly: false, sourceRows: 3, targetRows: 4 }],
     },
   ]);
 });
@@ -274,4 +274,17 @@ test("a server that is away is named once, with what to do, exit code 3, and nev
   const { exit, output } = await erserver("status");
   expect(exit).toBe(0);
   expect(output).toMatch(/london {2}offline \(source\)[^]*ERS-201 {2}bob@127\.0\.0\.1:1\/shop/);
+});
+
+test("pause and resume say what they did; sync says that a target is paused", async () => {
+  expect((await erserver("pause")).errors).toMatch(/^ERS-407/m);
+  expect((await erserver("sync")).exit).toBe(0);
+  expect((await erserver("pause", "--target", "tokyo")).output).toBe("tokyo: paused\n");
+  expect((await erserver("pause", "--target", "tokyo")).output).toBe("tokyo: already paused\n");
+  const { exit, errors } = await erserver("sync");
+  expect(exit).toBe(5);
+  expect(errors).toMatch(/^ERS-803 {2}tokyo: [^]*erserver resume --target tokyo/m);
+  expect((await erserver("resume", "--target", "tokyo")).output).toBe("tokyo: goes on\n");
+  expect((await erserver("resume", "--target", "tokyo")).output).toBe("tokyo: was not paused\n");
+  expect((await erserver("sync")).exit).toBe(0);
 });

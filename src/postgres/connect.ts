@@ -187,11 +187,16 @@ async function connectOnce(
     ...(options.replication === true ? { replication: "database" } : {}),
   };
   const client = new pg.Client(config);
-  const connecting = client.connect();
   client.on("error", () => {});
-  await connecting;
-  await client.query(DISABLE_LATER_TIMEOUTS);
-  return client;
+  try {
+    await client.connect();
+    await client.query(DISABLE_LATER_TIMEOUTS);
+    return client;
+  } catch (error) {
+    // pg keeps the socket open when it is the one that gives up.
+    socketOf(client).destroy();
+    throw error;
+  }
 }
 
 /** Every value stays the text that the server prints. */

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import type { Duplex } from "node:stream";
 import pg from "pg";
 import { type Conninfo, describeConninfo, passwordFor, type SslMode } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
 import { WireConnection } from "../wire/connection.ts";
 import { connectDenied, connectFailure } from "./failures.ts";
 
@@ -127,11 +128,15 @@ function socketOf(client: pg.Client): Duplex {
 
 async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.Client> {
   let failure: unknown;
+  let unusedPassfile: string | undefined;
+  const warn = (message: string): void => {
+    unusedPassfile = message;
+  };
   for (const { host, attributes } of attempts(conninfo)) {
     for (const ssl of sslAttempts(conninfo, host.host)) {
       let client: pg.Client | undefined;
       try {
-        client = await connectOnce(conninfo, host, ssl, options);
+        client = await connectOnce(conninfo, { host, ssl, warn }, options);
         if (await hasSessionAttributes(client, attributes)) return client;
         failure ??= new Error(`no host is ${conninfo.targetSessionAttrs}`);
         await client.end().catch(() => {});
@@ -145,6 +150,10 @@ async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.
   }
   const where = describeConninfo(conninfo);
   const known = connectFailure(failure, where);
+  if (known?.code === "ERS-202" && unusedPassfile !== undefined) {
+    const { subject = where, remedy, cause } = known;
+    throw new ErserverError("ERS-202", `${known.message}; ${unusedPassfile}`, { subject, remedy, cause });
+  }
   // Of a WAL sender it means the REPLICATION attribute, and its caller knows.
   if (known !== undefined || options.replication === true) throw known ?? failure;
   throw connectDenied(failure, where, conninfo);
@@ -162,13 +171,19 @@ function attempts({ hosts, targetSessionAttrs }: Conninfo): readonly Attempt[] {
   return rounds.flatMap((attributes) => hosts.map((host) => ({ host, attributes })));
 }
 
+interface Way {
+  readonly host: Conninfo["hosts"][number];
+  readonly ssl: SslAttempt;
+  /** Told why a password file is not used. */
+  readonly warn: (message: string) => void;
+}
+
 async function connectOnce(
   conninfo: Conninfo,
-  host: Conninfo["hosts"][number],
-  ssl: SslAttempt,
+  { host, ssl, warn }: Way,
   options: SessionOptions,
 ): Promise<pg.Client> {
-  const password = await passwordFor(conninfo, host);
+  const password = await passwordFor(conninfo, host, warn);
   const config: pg.ClientConfig & { replication?: string } = {
     host: host.host,
     port: host.port,

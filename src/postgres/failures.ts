@@ -81,6 +81,8 @@ function causeOf(error: unknown, where: string): Cause | undefined {
     )
   )
     return lost(message);
+  if (/client password must be/.test(message))
+    return wrongPassword("the server asks for a password, and there is none for it");
   if (/SASL|password must be a string/i.test(message)) return wrongPassword(message);
   if (
     /SSL|certificate|TLS|self.signed|altname/i.test(message) ||

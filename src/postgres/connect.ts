@@ -1,10 +1,11 @@
-import { readFileSync } from "node:fs";
 import type { Duplex } from "node:stream";
 import pg from "pg";
-import { type Conninfo, describeConninfo, passwordFor, type SslMode } from "../config/conninfo.ts";
+import { type Conninfo, describeConninfo, type Host, passwordFor } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { WireConnection } from "../wire/connection.ts";
+import { demandChannelBinding, type PgConnection } from "./channel-binding.ts";
 import { connectDenied, connectFailure } from "./failures.ts";
+import { type SslAttempt, sslAttempts, tlsOptions, triesNextSsl } from "./tls.ts";
 
 /**
  * Settings of every session of ours: both sides print and read values the same way, whatever the servers and
@@ -115,15 +116,20 @@ export async function connectWire(conninfo: Conninfo, options: SessionOptions): 
   const client = await connect(conninfo, options);
   const socket = socketOf(client);
   // The contract with pg 8.23.1, pinned and tested: after `connect` the socket is at ReadyForQuery, and these
-  // listeners are all that pg has on it.
+  // listeners are all that pg has on it. Those of Node itself that go with them, on a TLS socket, only clean up what closing it
+  // cleans up anyway.
   for (const event of ["data", "error", "close", "end"]) socket.removeAllListeners(event);
   // From BackendKeyData, which @types/pg does not show.
   const { processID } = client as unknown as { processID: number };
   return new WireConnection(socket, describeConninfo(conninfo), processID);
 }
 
+function connectionOf(client: pg.Client): PgConnection {
+  return (client as unknown as { connection: PgConnection }).connection;
+}
+
 function socketOf(client: pg.Client): Duplex {
-  return (client as unknown as { connection: { stream: Duplex } }).connection.stream;
+  return connectionOf(client).stream;
 }
 
 async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.Client> {
@@ -133,7 +139,7 @@ async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.
     unusedPassfile = message;
   };
   for (const { host, attributes } of attempts(conninfo)) {
-    for (const ssl of sslAttempts(conninfo, host.host)) {
+    for (const ssl of sslAttempts(conninfo, host)) {
       let client: pg.Client | undefined;
       try {
         client = await connectOnce(conninfo, { host, ssl, warn }, options);
@@ -144,7 +150,7 @@ async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.
       } catch (error) {
         failure = error;
         await client?.end().catch(() => {});
-        if (!triesNextSsl(conninfo.sslmode, ssl, error)) break;
+        if (!triesNextSsl(conninfo, ssl, error)) break;
       }
     }
   }
@@ -160,7 +166,7 @@ async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.
 }
 
 interface Attempt {
-  readonly host: Conninfo["hosts"][number];
+  readonly host: Host;
   readonly attributes: Exclude<Conninfo["targetSessionAttrs"], "prefer-standby">;
 }
 
@@ -172,7 +178,7 @@ function attempts({ hosts, targetSessionAttrs }: Conninfo): readonly Attempt[] {
 }
 
 interface Way {
-  readonly host: Conninfo["hosts"][number];
+  readonly host: Host;
   readonly ssl: SslAttempt;
   /** Told why a password file is not used. */
   readonly warn: (message: string) => void;
@@ -184,14 +190,18 @@ async function connectOnce(
   options: SessionOptions,
 ): Promise<pg.Client> {
   const password = await passwordFor(conninfo, host, warn);
+  const overTls = ssl === "tls";
   const config: pg.ClientConfig & { replication?: string } = {
-    host: host.host,
+    host: host.hostaddr ?? host.host,
     port: host.port,
     user: conninfo.user,
     database: conninfo.database,
     // An empty function instead of undefined: pg would otherwise look into PGPASSWORD and .pgpass by itself.
     password: () => password?.reveal() ?? "",
-    ssl: ssl === "plain" ? false : tlsOptions(conninfo),
+    ssl: overTls && tlsOptions(conninfo, host),
+    // Never undefined: pg would otherwise look into PGSSLNEGOTIATION.
+    sslnegotiation: overTls ? conninfo.sslnegotiation : "postgres",
+    enableChannelBinding: overTls && conninfo.channelBinding !== "disable",
     application_name: options.applicationName,
     options: startupOptions(conninfo, options),
     connectionTimeoutMillis: conninfo.connectTimeout ? conninfo.connectTimeout * 1000 : options.timeoutMs,
@@ -203,8 +213,13 @@ async function connectOnce(
   };
   const client = new pg.Client(config);
   client.on("error", () => {});
+  const assertBound =
+    conninfo.channelBinding === "require"
+      ? demandChannelBinding(connectionOf(client), overTls)
+      : () => undefined;
   try {
     await client.connect();
+    assertBound();
     await client.query(DISABLE_LATER_TIMEOUTS);
     return client;
   } catch (error) {
@@ -225,47 +240,6 @@ function startupOptions(conninfo: Conninfo, options: SessionOptions): string {
     ([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`,
   );
   return [conninfo.options ?? "", ...pairs].filter((part) => part !== "").join(" ");
-}
-
-type SslAttempt = "plain" | "tls";
-
-/** What to try in turn. A Unix socket never uses TLS. https://www.postgresql.org/docs/current/libpq-ssl.html */
-export function sslAttempts(conninfo: Pick<Conninfo, "sslmode">, host: string): readonly SslAttempt[] {
-  if (host.startsWith("/") || host.startsWith("@")) return ["plain"];
-  switch (conninfo.sslmode) {
-    case "disable":
-      return ["plain"];
-    case "allow":
-      return ["plain", "tls"];
-    case "prefer":
-      return ["tls", "plain"];
-    case "require":
-    case "verify-ca":
-    case "verify-full":
-      return ["tls"];
-  }
-}
-
-/** Whether the other way is worth trying: not when the server is away, nor when it refused the role for good. */
-function triesNextSsl(mode: SslMode, tried: SslAttempt, error: unknown): boolean {
-  if (mode !== "allow" && mode !== "prefer") return false;
-  const { code, message } = error as { code?: string; message?: string };
-  if (tried === "tls" && /does not support SSL|SSL connection/.test(message ?? "")) return true;
-  return code === "28000";
-}
-
-function tlsOptions(conninfo: Conninfo): Record<string, unknown> {
-  const verifies = conninfo.sslmode === "verify-ca" || conninfo.sslmode === "verify-full";
-  const read = (path: string | undefined): string | undefined =>
-    path === undefined ? undefined : readFileSync(path, "utf8");
-  return {
-    // libpq: `require` with a root certificate file verifies the chain, for backward compatibility.
-    rejectUnauthorized: verifies || (conninfo.sslmode === "require" && conninfo.sslrootcert !== undefined),
-    ca: conninfo.sslrootcert === "system" ? undefined : read(conninfo.sslrootcert),
-    cert: read(conninfo.sslcert),
-    key: read(conninfo.sslkey),
-    ...(conninfo.sslmode === "verify-full" ? {} : { checkServerIdentity: () => undefined }),
-  };
 }
 
 async function hasSessionAttributes(client: pg.Client, wanted: Attempt["attributes"]): Promise<boolean> {

@@ -37,14 +37,15 @@ export const CONNINFO_KEYWORDS: Readonly<Record<string, Keyword>> = {
   target_session_attrs: { env: "PGTARGETSESSIONATTRS", treatment: "used" },
   connect_timeout: { env: "PGCONNECT_TIMEOUT", treatment: "used" },
   options: { env: "PGOPTIONS", treatment: "used" },
-  application_name: { env: "PGAPPNAME", treatment: "used" },
-  fallback_application_name: { treatment: "used" },
 
   require_auth: { env: "PGREQUIREAUTH", treatment: "refused" },
   requirepeer: { env: "PGREQUIREPEER", treatment: "refused" },
   gssencmode: { env: "PGGSSENCMODE", treatment: "refused", harmless: ["disable", "prefer"] },
   sslcrldir: { env: "PGSSLCRLDIR", treatment: "refused" },
 
+  // Our sessions find each other by their names.
+  application_name: { env: "PGAPPNAME", treatment: "ignored" },
+  fallback_application_name: { treatment: "ignored" },
   client_encoding: { env: "PGCLIENTENCODING", treatment: "ignored" },
   gssdelegation: { env: "PGGSSDELEGATION", treatment: "ignored" },
   gsslib: { env: "PGGSSLIB", treatment: "ignored" },

@@ -67,7 +67,9 @@ describe("what a connection string means", () => {
     const conninfo = parse(
       "host=a hostaddr=10.0.0.1 password=pw passfile=/p sslmode=verify-full sslnegotiation=direct sslrootcert=/r sslcrl=/l sslcert=/c" +
         " sslkey=/k sslpassword=sp ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.3 channel_binding=require" +
-        " target_session_attrs=read-write connect_timeout=10 options='-c search_path=x' application_name=app",
+        " target_session_attrs=read-write connect_timeout=10 options='-c search_path=x'",
+      {},
+      { "/r": "", "/l": "", "/c": "", "/k": "" },
     );
     expect(conninfo.password?.reveal()).toBe("pw");
     expect(conninfo.sslpassword?.reveal()).toBe("sp");
@@ -86,7 +88,6 @@ describe("what a connection string means", () => {
       targetSessionAttrs: "read-write",
       connectTimeout: 10,
       options: "-c search_path=x",
-      applicationName: "app",
     });
   });
 
@@ -119,9 +120,9 @@ describe("what a connection string means", () => {
   });
 
   test("keywords that erserver does not need are accepted", () => {
-    expect(parse("keepalives=1 load_balance_hosts=random gssencmode=prefer client_encoding=auto").user).toBe(
-      "anna",
-    );
+    const text =
+      "keepalives=1 load_balance_hosts=random gssencmode=prefer client_encoding=auto application_name=x";
+    expect(parse(text).user).toBe("anna");
   });
 });
 
@@ -229,6 +230,19 @@ describe("what is refused, with a message that names the keyword and no value", 
     ],
     ["too few ports", "host=a,b,c port=1,2", "ERS-104", /"port" does not list as many ports/],
     ["hosts and addresses that do not pair", "host=a,b hostaddr=1", "ERS-104", /"host" and "hostaddr"/],
+    ["a name as address", "host=a hostaddr=hunter2", "ERS-104", /"hostaddr" of a connection is not an IP/],
+    [
+      "an early handshake with an sslmode that may do without",
+      "host=a sslnegotiation=direct",
+      "ERS-104",
+      /sslnegotiation=direct needs an sslmode that insists/,
+    ],
+    [
+      "TLS versions the wrong way round",
+      "host=a ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2",
+      "ERS-104",
+      /ssl_max_protocol_version is older/,
+    ],
     [
       "a timeout that is no number",
       "connect_timeout=hunter2",
@@ -270,6 +284,50 @@ describe("what is refused, with a message that names the keyword and no value", 
     expect(failure(() => parse("service=ny", { PGSERVICEFILE: "/nowhere" }))).toMatchObject({
       code: "ERS-105",
     });
+  });
+});
+
+describe("the files of TLS", () => {
+  test.each(["verify-ca", "verify-full"])("%s without a root certificate is refused as by libpq", (mode) => {
+    const error = failure(() => parse(`host=a sslmode=${mode}`));
+    expect(error).toMatchObject({ code: "ERS-104", message: expect.stringContaining(`sslmode=${mode}`) });
+    expect(error.remedy).toContain("sslrootcert=system");
+    expect(error.remedy).toContain("/home/anna/.postgresql/root.crt");
+    const files = { "/home/anna/.postgresql/root.crt": "", "/ca": "" };
+    expect(parse(`host=a sslmode=${mode}`, {}, files).sslrootcert).toBe("/home/anna/.postgresql/root.crt");
+    expect(parse(`host=a sslmode=${mode} sslrootcert=/ca`, {}, files).sslrootcert).toBe("/ca");
+  });
+
+  test("a Unix socket needs no root certificate, an address beside it does", () => {
+    expect(parse("host=/run/pg sslmode=verify-full").sslmode).toBe("verify-full");
+    expect(parse("", { PGSSLMODE: "verify-full" }).sslmode).toBe("verify-full");
+    for (const text of ["host=/run/pg hostaddr=10.0.0.1", "host=/run/pg,a"]) {
+      expect(failure(() => parse(`${text} sslmode=verify-full`)).code).toBe("ERS-104");
+    }
+  });
+
+  test.each(["sslrootcert", "sslcrl", "sslcert", "sslkey"])(
+    "%s that cannot be read is an error that names it and the file",
+    (keyword) => {
+      const text = `host=a sslmode=require ${keyword}=/no/where`;
+      expect(failure(() => parse(text))).toMatchObject({
+        code: "ERS-105",
+        message: `${keyword} names "/no/where", which does not exist`,
+        remedy: expect.stringContaining(`Correct ${keyword}`),
+      });
+      const denied: Environment = {
+        ...environment(),
+        readFile: () => {
+          throw Object.assign(new Error("no"), { code: "EACCES" });
+        },
+      };
+      expect(failure(() => parseConninfo(text, denied)).message).toContain("cannot be read (EACCES)");
+    },
+  );
+
+  test("none is looked at without TLS", () => {
+    expect(parse("host=a sslmode=disable sslrootcert=/no/where").sslrootcert).toBe("/no/where");
+    expect(parse("host=/run/pg sslcert=/no/where").sslcert).toBe("/no/where");
   });
 });
 

@@ -1,9 +1,10 @@
 import { readFile, stat } from "node:fs/promises";
+import { isIP } from "node:net";
 import { join } from "node:path";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { CONNINFO_KEYWORDS } from "./conninfo-keywords.ts";
 import { checkKeyword, conninfoError, type ConninfoPairs, splitConninfo } from "./conninfo-text.ts";
-import type { Environment } from "./environment.ts";
+import { type Environment, errnoOf } from "./environment.ts";
 import { findPassword } from "./passfile.ts";
 import { Secret } from "./secrets.ts";
 import { readService } from "./service-file.ts";
@@ -37,7 +38,8 @@ export interface Conninfo {
   /** Where `passwordFor` looks passwords up. */
   readonly passfile: string;
   /**
-   * As in libpq: `require` with an `sslrootcert` verifies like `verify-ca`; the verify modes cannot do without a root certificate.
+   * As in libpq: `require` with an `sslrootcert` verifies like `verify-ca`; the verify modes never come without an `sslrootcert`,
+   * unless all hosts are sockets.
    */
   readonly sslmode: SslMode;
   readonly sslnegotiation: "postgres" | "direct";
@@ -55,7 +57,11 @@ export interface Conninfo {
   readonly connectTimeout: number | undefined;
   /** Command-line options for the server, such as `-c search_path=x`. */
   readonly options: string | undefined;
-  readonly applicationName: string | undefined;
+}
+
+/** A Unix socket, which never uses TLS. */
+export function isSocket({ host, hostaddr }: Host): boolean {
+  return hostaddr === undefined && /^[/@]/.test(host);
 }
 
 /** `replicator@ny.example:5432/booktown`: how messages name a database. Never holds a secret. */
@@ -73,15 +79,18 @@ interface Setting {
 type Settings = ReadonlyMap<string, Setting>;
 
 const SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] as const;
+const STRONG_SSL_MODES: ReadonlySet<SslMode> = new Set(["require", "verify-ca", "verify-full"]);
 const SESSION_ATTRS = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] as const;
+/** Below the home folder. */
+const ROOT_CERTIFICATE = ".postgresql/root.crt";
 const TLS_VERSIONS = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"] as const;
 
 /**
  * Understands a connection as libpq does: a URL, a keyword=value string, or a mapping with libpq's keywords. What it leaves open
  * comes from the service file, then from the PG* variables, then from libpq's defaults.
  *
- * Throws ERS-104 for anything that libpq would refuse, ERS-105 for a service that is not defined, ERS-107 for a protection that
- * is not supported. No message holds a value.
+ * Throws ERS-104 for anything that libpq would refuse, ERS-105 for a service that is not defined and a certificate or key that
+ * cannot be read, ERS-107 for a protection that is not supported. No message holds a value other than a file's or service's name.
  */
 export function parseConninfo(
   value: string | Readonly<Record<string, unknown>>,
@@ -99,9 +108,9 @@ export function parseConninfo(
   const user = text("user") ?? environment.user;
   if (user === "")
     throw conninfoError("a connection string names no user, and the operating system user has no name");
-  const sslrootcert = text("sslrootcert") ?? present(home(".postgresql/root.crt"));
+  const sslrootcert = text("sslrootcert") ?? present(home(ROOT_CERTIFICATE));
   const withCertificate = text("sslcertmode") !== "disable";
-  return {
+  const conninfo: Conninfo = {
     hosts: hostsOf(settings, environment),
     user,
     database: text("dbname") ?? user,
@@ -120,8 +129,54 @@ export function parseConninfo(
     targetSessionAttrs: oneOf(settings, "target_session_attrs", SESSION_ATTRS, "any"),
     connectTimeout: connectTimeoutOf(settings),
     options: text("options"),
-    applicationName: text("application_name") ?? text("fallback_application_name"),
   };
+  checkTls(conninfo, environment);
+  return conninfo;
+}
+
+/** Files of TLS, each by its keyword. */
+export const TLS_FILES = ["sslrootcert", "sslcrl", "sslcert", "sslkey"] as const;
+
+/** libpq goes on without some of the files that are named and absent, and so without the protection that somebody asked for. */
+function checkTls(conninfo: Conninfo, environment: Environment): void {
+  const { sslmode, sslnegotiation, sslrootcert, sslMinProtocolVersion, sslMaxProtocolVersion } = conninfo;
+  if (sslnegotiation === "direct" && !STRONG_SSL_MODES.has(sslmode)) {
+    throw conninfoError(
+      "sslnegotiation=direct needs an sslmode that insists on TLS, as in libpq",
+      "Set sslmode=verify-full, verify-ca or require.",
+    );
+  }
+  if (sslMaxProtocolVersion !== undefined && sslMaxProtocolVersion < sslMinProtocolVersion) {
+    throw conninfoError(
+      "ssl_max_protocol_version is older than ssl_min_protocol_version",
+      "Correct one of the two.",
+    );
+  }
+  if (sslmode === "disable" || conninfo.hosts.every(isSocket)) return;
+  if (sslrootcert === undefined && (sslmode === "verify-ca" || sslmode === "verify-full")) {
+    throw conninfoError(
+      `sslmode=${sslmode} needs a root certificate, and there is none`,
+      `Name the file with the CA's certificate by sslrootcert, or copy it to ${join(environment.home, ROOT_CERTIFICATE)}, or set sslrootcert=system (with verify-full) to trust the public CAs.`,
+    );
+  }
+  for (const keyword of TLS_FILES) {
+    const path = conninfo[keyword];
+    if (path === undefined || (keyword === "sslrootcert" && path === "system")) continue;
+    try {
+      environment.readFile(path);
+    } catch (error) {
+      throw new ErserverError("ERS-105", `${keyword} names "${path}", which ${unreadable(error)}`, {
+        subject: path,
+        remedy: `Correct ${keyword}, or make the file readable for the user that runs erserver.`,
+        cause: error,
+      });
+    }
+  }
+}
+
+function unreadable(error: unknown): string {
+  const code = errnoOf(error);
+  return code === "ENOENT" ? "does not exist" : `cannot be read (${code})`;
 }
 
 function secretOf(text: string | undefined): Secret | undefined {
@@ -192,6 +247,12 @@ function hostsOf(settings: Settings, environment: Environment): Host[] {
   }
   if (ports.length > 1 && ports.length !== count)
     throw conninfoError('"port" does not list as many ports as there are hosts');
+  if (addresses.some((address) => address !== "" && isIP(address) === 0)) {
+    throw conninfoError(
+      `${settings.get("hostaddr")?.origin} is not an IP address`,
+      "Put a name into host; hostaddr saves looking it up.",
+    );
+  }
   return Array.from({ length: count }, (_, index) => {
     const hostaddr = addresses[index] || undefined;
     const host = hosts[index] || hostaddr || defaultHost(environment);

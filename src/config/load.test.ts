@@ -121,9 +121,15 @@ log: { level: debug }
     expect(
       describeConninfo(load("source: ${env:DSN}\ntargets: { a: host=x dbname=b }", { env }).source),
     ).toBe("bob@ny:5432/b");
-    expect(
-      load("source: host=ny application_name=$${x}\ntargets: { a: host=x }").source.applicationName,
-    ).toBe("${x}");
+    expect(load("source: host=ny options=$${x}\ntargets: { a: host=x }").source.options).toBe("${x}");
+  });
+
+  test("servers of one name are told apart by their addresses", () => {
+    const named = (address: string): string => `host=x hostaddr=${address} dbname=b`;
+    const text = (source: string, target: string): string => `source: ${source}\ntargets: { a: ${target} }\n`;
+    expect(load(text(named("10.0.0.1"), named("10.0.0.2"))).targets).toHaveLength(1);
+    for (const source of [named("10.0.0.2"), "host=x dbname=b"])
+      expect(failure(() => load(text(source, named("10.0.0.2")))).code).toBe("ERS-103");
   });
 
   test("anchors and aliases work", () => {

@@ -110,8 +110,11 @@ function sameDatabase(a: Conninfo, b: Conninfo): boolean {
   return a.database === b.database && a.hosts.some((one) => b.hosts.some((other) => sameServer(one, other)));
 }
 
+/** Servers with one name, as a certificate may have it, can be told apart by their addresses. */
 function sameServer(a: Host, b: Host): boolean {
-  return a.port === b.port && a.host.toLowerCase() === b.host.toLowerCase();
+  if (a.port !== b.port) return false;
+  if (a.hostaddr !== undefined && b.hostaddr !== undefined) return a.hostaddr === b.hostaddr;
+  return a.host.toLowerCase() === b.host.toLowerCase();
 }
 
 function assemble(

@@ -12,6 +12,7 @@ describe("a pattern", () => {
     ['public."a*"', "public", "a\\*"],
     ['public.pre"Fix"*', "public", "preFix*"],
     ["public.naïve", "public", "naïve"],
+    [`public.${"é".repeat(63)}`, "public", "é".repeat(63)],
   ])("%s is read as its catalogue names", (text, schema, table) =>
     expect(parseTablePattern(text)).toEqual({ schema, table }),
   );
@@ -25,7 +26,7 @@ describe("a pattern", () => {
     ["public.a b", 'holds " "'],
     ["public.a?", 'holds "?"'],
     ["public.a; drop table x", 'holds ";"'],
-    [`public.${"x".repeat(64)}`, "longer than 63 bytes"],
+    [`public.${"é".repeat(64)}`, "longer than 63 characters"],
   ])("%s is refused: %s", (text, reason) => expect(() => parseTablePattern(text)).toThrow(reason));
 });
 

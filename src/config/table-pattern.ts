@@ -6,7 +6,8 @@ export interface TablePattern {
   readonly table: string;
 }
 
-const MAX_NAME_BYTES = 63;
+/** The server has 63 bytes, in its own encoding, where a character may be one byte that are two or three in ours. */
+const MAX_NAME_CHARACTERS = 63;
 
 /**
  * Reads `schema.table`. As in SQL, names fold to lower case unless they are quoted; as in psql's patterns, a `*` outside quotes
@@ -64,7 +65,7 @@ function readParts(text: string, wildcards: boolean): string[] {
   const lengths = [0];
   const append = (piece: string, name: string): void => {
     parts[parts.length - 1] += piece;
-    lengths[lengths.length - 1] = (lengths.at(-1) as number) + Buffer.byteLength(name);
+    lengths[lengths.length - 1] = (lengths.at(-1) as number) + name.length;
   };
   for (const [token] of text.matchAll(/"(?:[^"]|"")*"|[^]/g)) {
     if (token === ".") {
@@ -89,7 +90,7 @@ function readParts(text: string, wildcards: boolean): string[] {
     }
   }
   if (parts.includes("")) throw new RangeError("has an empty name");
-  if (lengths.some((length) => length > MAX_NAME_BYTES))
-    throw new RangeError(`has a name longer than ${MAX_NAME_BYTES} bytes`);
+  if (lengths.some((length) => length > MAX_NAME_CHARACTERS))
+    throw new RangeError(`has a name longer than ${MAX_NAME_CHARACTERS} characters`);
   return parts;
 }

@@ -35,7 +35,7 @@ export const ERROR_CODES = {
   "ERS-104": config("conninfo-invalid", "A connection string cannot be understood."),
   "ERS-105": config(
     "reference-unresolved",
-    "An ${env:…} or ${file:…} reference or a service names something that is not there.",
+    "An ${env:…} or ${file:…} reference, a service, or a keyword for a certificate or key names something that is not there.",
   ),
   "ERS-106": config("usage", "A command was called with an unknown option or a wrong argument."),
   "ERS-107": config(

@@ -1,10 +1,12 @@
-import { readFileSync } from "node:fs";
 import type { Duplex } from "node:stream";
 import pg from "pg";
-import { type Conninfo, describeConninfo, passwordFor, type SslMode } from "../config/conninfo.ts";
+import { type Conninfo, describeConninfo, type Host, passwordFor } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
 import { onAbort } from "../runtime/abort.ts";
 import { WireConnection } from "../wire/connection.ts";
+import { demandChannelBinding, type PgConnection } from "./channel-binding.ts";
 import { connectDenied, connectFailure } from "./failures.ts";
+import { type SslAttempt, sslAttempts, tlsOptions, triesNextSsl } from "./tls.ts";
 
 /**
  * Settings of every session of ours: both sides print and read values the same way, whatever the servers and
@@ -109,9 +111,14 @@ export class ControlSession implements AsyncDisposable {
   }
 }
 
+/** The server gives up a statement, such as one that waits for a lock, before we stop to wait for it: a backend that nobody hears would stay. */
+const STATEMENT_SHARE = 0.9;
+
 /** Opens a control session. Throws ErserverError ERS-2xx, which names `role@host:port/database`. */
 export async function connectControl(conninfo: Conninfo, options: SessionOptions): Promise<ControlSession> {
-  return new ControlSession(await connect(conninfo, options), describeConninfo(conninfo));
+  const statementTimeout = String(Math.round(options.timeoutMs * STATEMENT_SHARE));
+  const settings = { statement_timeout: statementTimeout, ...options.settings };
+  return new ControlSession(await connect(conninfo, { ...options, settings }), describeConninfo(conninfo));
 }
 
 /** Opens a data-plane connection that nobody watches: see `connectWatched`. `pg` connects and authenticates, then its socket is ours. */
@@ -119,24 +126,33 @@ export async function connectWire(conninfo: Conninfo, options: SessionOptions): 
   const client = await connect(conninfo, options);
   const socket = socketOf(client);
   // The contract with pg 8.23.1, pinned and tested: after `connect` the socket is at ReadyForQuery, and these
-  // listeners are all that pg has on it.
+  // listeners are all that pg has on it. Those of Node itself that go with them, on a TLS socket, only clean up what closing it
+  // cleans up anyway.
   for (const event of ["data", "error", "close", "end"]) socket.removeAllListeners(event);
   // From BackendKeyData, which @types/pg does not show.
   const { processID } = client as unknown as { processID: number };
   return new WireConnection(socket, describeConninfo(conninfo), processID);
 }
 
+function connectionOf(client: pg.Client): PgConnection {
+  return (client as unknown as { connection: PgConnection }).connection;
+}
+
 function socketOf(client: pg.Client): Duplex {
-  return (client as unknown as { connection: { stream: Duplex } }).connection.stream;
+  return connectionOf(client).stream;
 }
 
 async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.Client> {
   let failure: unknown;
+  let unusedPassfile: string | undefined;
+  const warn = (message: string): void => {
+    unusedPassfile = message;
+  };
   for (const { host, attributes } of attempts(conninfo)) {
-    for (const ssl of sslAttempts(conninfo, host.host)) {
+    for (const ssl of sslAttempts(conninfo, host)) {
       let client: pg.Client | undefined;
       try {
-        client = await connectOnce(conninfo, host, ssl, options);
+        client = await connectOnce(conninfo, { host, ssl, warn }, options);
         if (await hasSessionAttributes(client, attributes)) return client;
         failure ??= new Error(`no host is ${conninfo.targetSessionAttrs}`);
         await client.end().catch(() => {});
@@ -144,19 +160,23 @@ async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.
       } catch (error) {
         failure = error;
         await client?.end().catch(() => {});
-        if (!triesNextSsl(conninfo.sslmode, ssl, error)) break;
+        if (!triesNextSsl(conninfo, ssl, error)) break;
       }
     }
   }
   const where = describeConninfo(conninfo);
   const known = connectFailure(failure, where);
+  if (known?.code === "ERS-202" && unusedPassfile !== undefined) {
+    const { subject = where, remedy, cause } = known;
+    throw new ErserverError("ERS-202", `${known.message}; ${unusedPassfile}`, { subject, remedy, cause });
+  }
   // Of a WAL sender it means the REPLICATION attribute, and its caller knows.
   if (known !== undefined || options.replication === true) throw known ?? failure;
   throw connectDenied(failure, where, conninfo);
 }
 
 interface Attempt {
-  readonly host: Conninfo["hosts"][number];
+  readonly host: Host;
   readonly attributes: Exclude<Conninfo["targetSessionAttrs"], "prefer-standby">;
 }
 
@@ -167,21 +187,31 @@ function attempts({ hosts, targetSessionAttrs }: Conninfo): readonly Attempt[] {
   return rounds.flatMap((attributes) => hosts.map((host) => ({ host, attributes })));
 }
 
+interface Way {
+  readonly host: Host;
+  readonly ssl: SslAttempt;
+  /** Told why a password file is not used. */
+  readonly warn: (message: string) => void;
+}
+
 async function connectOnce(
   conninfo: Conninfo,
-  host: Conninfo["hosts"][number],
-  ssl: SslAttempt,
+  { host, ssl, warn }: Way,
   options: SessionOptions,
 ): Promise<pg.Client> {
-  const password = await passwordFor(conninfo, host);
+  const password = await passwordFor(conninfo, host, warn);
+  const overTls = ssl === "tls";
   const config: pg.ClientConfig & { replication?: string } = {
-    host: host.host,
+    host: host.hostaddr ?? host.host,
     port: host.port,
     user: conninfo.user,
     database: conninfo.database,
     // An empty function instead of undefined: pg would otherwise look into PGPASSWORD and .pgpass by itself.
     password: () => password?.reveal() ?? "",
-    ssl: ssl === "plain" ? false : tlsOptions(conninfo),
+    ssl: overTls && tlsOptions(conninfo, host),
+    // Never undefined: pg would otherwise look into PGSSLNEGOTIATION.
+    sslnegotiation: overTls ? conninfo.sslnegotiation : "postgres",
+    enableChannelBinding: overTls && conninfo.channelBinding !== "disable",
     application_name: options.applicationName,
     options: startupOptions(conninfo, options),
     connectionTimeoutMillis: conninfo.connectTimeout ? conninfo.connectTimeout * 1000 : options.timeoutMs,
@@ -192,12 +222,23 @@ async function connectOnce(
     ...(options.replication === true ? { replication: "database" } : {}),
   };
   const client = new pg.Client(config);
-  const connecting = client.connect();
   client.on("error", () => {});
+  const assertBound =
+    conninfo.channelBinding === "require"
+      ? demandChannelBinding(connectionOf(client), overTls)
+      : () => undefined;
+  const connecting = client.connect();
   using _giveUp = onAbort(options.signal, () => socketOf(client).destroy());
-  await connecting;
-  await client.query(DISABLE_LATER_TIMEOUTS);
-  return client;
+  try {
+    await connecting;
+    assertBound();
+    await client.query(DISABLE_LATER_TIMEOUTS);
+    return client;
+  } catch (error) {
+    // pg keeps the socket open when it is the one that gives up.
+    socketOf(client).destroy();
+    throw error;
+  }
 }
 
 /** Every value stays the text that the server prints. */
@@ -211,47 +252,6 @@ function startupOptions(conninfo: Conninfo, options: SessionOptions): string {
     ([name, value]) => `-c ${name}=${value.replace(/[\\ ]/g, "\\$&")}`,
   );
   return [conninfo.options ?? "", ...pairs].filter((part) => part !== "").join(" ");
-}
-
-type SslAttempt = "plain" | "tls";
-
-/** What to try in turn. A Unix socket never uses TLS. https://www.postgresql.org/docs/current/libpq-ssl.html */
-export function sslAttempts(conninfo: Pick<Conninfo, "sslmode">, host: string): readonly SslAttempt[] {
-  if (host.startsWith("/") || host.startsWith("@")) return ["plain"];
-  switch (conninfo.sslmode) {
-    case "disable":
-      return ["plain"];
-    case "allow":
-      return ["plain", "tls"];
-    case "prefer":
-      return ["tls", "plain"];
-    case "require":
-    case "verify-ca":
-    case "verify-full":
-      return ["tls"];
-  }
-}
-
-/** Whether the other way is worth trying: not when the server is away, nor when it refused the role for good. */
-function triesNextSsl(mode: SslMode, tried: SslAttempt, error: unknown): boolean {
-  if (mode !== "allow" && mode !== "prefer") return false;
-  const { code, message } = error as { code?: string; message?: string };
-  if (tried === "tls" && /does not support SSL|SSL connection/.test(message ?? "")) return true;
-  return code === "28000";
-}
-
-function tlsOptions(conninfo: Conninfo): Record<string, unknown> {
-  const verifies = conninfo.sslmode === "verify-ca" || conninfo.sslmode === "verify-full";
-  const read = (path: string | undefined): string | undefined =>
-    path === undefined ? undefined : readFileSync(path, "utf8");
-  return {
-    // libpq: `require` with a root certificate file verifies the chain, for backward compatibility.
-    rejectUnauthorized: verifies || (conninfo.sslmode === "require" && conninfo.sslrootcert !== undefined),
-    ca: conninfo.sslrootcert === "system" ? undefined : read(conninfo.sslrootcert),
-    cert: read(conninfo.sslcert),
-    key: read(conninfo.sslkey),
-    ...(conninfo.sslmode === "verify-full" ? {} : { checkServerIdentity: () => undefined }),
-  };
 }
 
 async function hasSessionAttributes(client: pg.Client, wanted: Attempt["attributes"]): Promise<boolean> {

@@ -94,6 +94,7 @@ function causeOf(error: unknown, where: string): Cause | undefined {
           : "Start the server (pg_ctl start, systemctl start postgresql) or check host, port, listen_addresses and the firewall.",
     };
   }
+  if (isTlsFailure(error)) return { code: "ERS-207", what: message, remedy: tlsRemedy(nodeCode, message) };
   if (nodeCode !== undefined && BROKEN.has(nodeCode)) return lost(nodeCode);
   if (/timeout/i.test(message)) {
     return {
@@ -108,17 +109,9 @@ function causeOf(error: unknown, where: string): Cause | undefined {
     )
   )
     return lost(message);
+  if (/client password must be/.test(message))
+    return wrongPassword("the server asks for a password, and there is none for it");
   if (/SASL|password must be a string/i.test(message)) return wrongPassword(message);
-  if (
-    /SSL|certificate|TLS|self.signed|altname/i.test(message) ||
-    /^ERR_(SSL|TLS)|CERT|^DEPTH_ZERO|^UNABLE_TO/.test(nodeCode ?? "")
-  ) {
-    return {
-      code: "ERS-207",
-      what: message,
-      remedy: "Check sslmode and sslrootcert in the configuration, and ssl on the server.",
-    };
-  }
   if (message.startsWith("no host is ")) {
     return {
       code: "ERS-206",
@@ -127,6 +120,34 @@ function causeOf(error: unknown, where: string): Cause | undefined {
     };
   }
   return undefined;
+}
+
+/** Whether a connection failed for what TLS is about, and not because the server is away or has refused us. */
+export function isTlsFailure(error: unknown): boolean {
+  if (!(error instanceof Error) || error instanceof ErserverError || sqlStateOf(error) !== undefined)
+    return false;
+  const nodeCode = firstNodeCode(error) ?? "";
+  if (UNREACHABLE.has(nodeCode)) return false;
+  return (
+    /SSL|certificate|TLS|self.signed|altname|channel binding/i.test(error.message) ||
+    /^ERR_(SSL|TLS|OSSL)|CERT|CRL|^UNABLE_TO|^PATH_LENGTH/.test(nodeCode)
+  );
+}
+
+function tlsRemedy(nodeCode: string | undefined, message: string): string {
+  if (message.startsWith("channel binding is required"))
+    return "Let the role log in by scram-sha-256 over TLS there (a hostssl line in pg_hba.conf), or take channel_binding=require out of the configuration.";
+  if (message.startsWith("SASL channel binding"))
+    return "Give the server a certificate that is signed with SHA-256, or set channel_binding=disable in the configuration.";
+  if (message.includes("does not support SSL"))
+    return "Turn ssl on on the server, or choose an sslmode that does without.";
+  if (message.includes("before secure TLS connection was established"))
+    return "Check that the server speaks TLS at this port; sslnegotiation=direct needs PostgreSQL 17 or newer.";
+  if (nodeCode === "ERR_TLS_CERT_ALTNAME_INVALID")
+    return "Connect by a name that the certificate has (host, with hostaddr for the address), or give the server a certificate for this one.";
+  if (/^(DEPTH_ZERO_)?SELF_SIGNED|^UNABLE_TO_(GET_ISSUER|VERIFY)/.test(nodeCode ?? ""))
+    return "Set sslrootcert in the configuration to the file with the certificate of the CA that signed the server's, and check that it is the right server.";
+  return "Check sslmode, sslrootcert, sslcert and sslcrl in the configuration, and ssl on the server.";
 }
 
 /** A refused connection to a name with several addresses is an AggregateError that holds the codes. */

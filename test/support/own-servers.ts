@@ -31,6 +31,8 @@ export interface OwnReplicationOptions {
   readonly targetServer?: Omit<ClusterOptions, "major">;
   /** More YAML. */
   readonly config?: string;
+  /** Parameters of the pipeline's connection URLs, such as `sslmode=require`. */
+  readonly parameters?: string;
   /** Called before the pipeline starts. */
   readonly prepare?: (source: OwnServer, target: OwnServer) => Promise<void> | void;
 }
@@ -77,7 +79,8 @@ export async function startOwnReplication(options: OwnReplicationOptions): Promi
     await target.query(options.schema);
     if (options.rows !== undefined) await source.query(options.rows);
     await options.prepare?.(source, target);
-    const urls = [source, target].map(({ cluster, network }) => network.url(cluster.url()));
+    const parameters = options.parameters === undefined ? "" : `?${options.parameters}`;
+    const urls = [source, target].map(({ cluster, network }) => `${network.url(cluster.url())}${parameters}`);
     const config = testConfig(
       urls[0] as string,
       { own: urls[1] as string },

@@ -1,6 +1,6 @@
 /**
  * A TCP proxy between a client and a PostgreSQL server that does what networks do: it cuts, stalls, slows down, forgets one side. It knows
- * where the protocol's frames begin, so that a test can cut before or after a given message. (Not through TLS.)
+ * where the protocol's frames begin, so that a test can cut before or after a given message; inside TLS it sees none.
  */
 import { once } from "node:events";
 import { type Server, type Socket, connect, createServer } from "node:net";
@@ -235,6 +235,8 @@ class Link {
   #startup = true;
   /** One-byte answers to encryption requests that the server has still to give. */
   #answers = 0;
+  /** The server has agreed: what follows has no messages that we could see, and passes as it comes. */
+  #encrypted = false;
 
   constructor(client: Socket, server: Socket) {
     this.sockets = { client, server };
@@ -288,9 +290,11 @@ class Link {
 
   /** The length of the message at the start of `data`; undefined while too little of it is here. */
   #frameLength(from: From, data: Buffer): number | undefined {
+    if (this.#encrypted) return data.length === 0 ? undefined : data.length;
     if (from === "server" && this.#answers > 0) {
       if (data.length === 0) return undefined;
       this.#answers--;
+      this.#encrypted = data.toString("latin1", 0, 1) !== "N";
       return 1;
     }
     if (from === "client" && this.#startup) {

@@ -57,6 +57,30 @@ describe.each(PAIRS)("%s to %s", (source, target) => {
   });
 });
 
+test("LATIN1 to LATIN1 takes names of 63 characters, which are more bytes in UTF-8 than UTF8 databases allow", async () => {
+  const long = (letter: string): string => letter.repeat(63);
+  const [schema, table, key, value, mood] = ["Ö", "é", "ü", "à", "ß"].map((letter) => long(letter));
+  const name = `"${schema}"."${table}"`;
+  await using replication = await startReplication({
+    encodings: { source: "LATIN1", target: "LATIN1" },
+    schema: `create schema "${schema}"; create type "${schema}"."${mood}" as enum ('ja', '${long("ö")}');
+      create table ${name} ("${key}" int primary key, "${value}" "${schema}"."${mood}")`,
+    rows: `insert into ${name} values (1, 'ja'), (2, '${long("ö")}')`,
+    config: `tables: { include: ['${name}'] }`,
+  });
+  const { source, target } = replication;
+  await replication.expectEqual();
+  await source.query(`insert into ${name} values (3, 'ja'), (4, 'ja')`);
+  await source.query(`update ${name} set "${value}" = '${long("ö")}' where "${key}" = 3`);
+  await source.query(`delete from ${name} where "${key}" = 1`);
+  await replication.expectEqual();
+  expect(await target.query(`select "${key}" as k from ${name} order by 1`)).toEqual([
+    { k: 2 },
+    { k: 3 },
+    { k: 4 },
+  ]);
+});
+
 describe("UTF8 to LATIN1, with a character that LATIN1 has not,", () => {
   const encodings = { source: "UTF8", target: "LATIN1" };
   const schema = "create table first (id int primary key); create table second (k text primary key, v text)";

@@ -1,6 +1,7 @@
 /**
  * The long form of the soak: `npm run soak -- [--faults N] [--seed S] [--minutes M]`. Random faults, by default 200, in rounds that each
- * begin with an empty target. The seed of a round that failed repeats it: `--seed S --faults N` with the numbers that it printed.
+ * begin with an empty target and take turns with the pairs of majors. The seed of a round that failed repeats it: `--seed S --faults N`
+ * with the numbers that it printed.
  */
 import { spawnSync } from "node:child_process";
 import path from "node:path";

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { serverUser, temporaryFolder } from "../../src/demo/binaries.ts";
 import { commandLine } from "../../src/demo/processes.ts";
+import { querySession } from "../support/bad-input.ts";
 import { BuiltCli, type RunningCommand } from "../support/built-cli.ts";
 import { until } from "../support/wait.ts";
 
@@ -85,13 +86,25 @@ test("a second Ctrl-C ends it at once, and still leaves nothing", { timeout: 120
   expect(leftOf(demo)).toEqual([]);
 });
 
-test("--keep leaves it running for status and verify, until Ctrl-C", { timeout: 120_000 }, async () => {
+test("--keep leaves it running for psql, status and verify, until Ctrl-C", { timeout: 120_000 }, async () => {
   await using demo = cli.start("demo", "--keep");
   await demo.prints(/verify -c \S+\.yaml\n/);
   const config = /verify -c (\S+\.yaml)\n/.exec(demo.output)?.[1] ?? "";
   const streaming = async (): Promise<boolean> =>
     /london +streaming[^]*tokyo +streaming/.test((await cli.run("status", "-c", config)).output);
   await until(streaming, { what: "both targets to stream" });
+
+  const printed = demo.output.matchAll(/^ *psql (postgres:\/\/\S+) +# (\S+)$/gm);
+  const urls = new Map(Array.from(printed, ([, url = "", name = ""]) => [name, url] as const));
+  expect([...urls.keys()]).toEqual(["new-york", "london", "tokyo"]);
+  const [source = "", ...targets] = urls.values();
+  await querySession(source, "update customer set firstname = 'by hand' where cust_id = 10");
+  for (const url of [source, ...targets]) {
+    const renamed = (): Promise<unknown[]> =>
+      querySession(url, "select from customer where lastname = 'Nathaniel' and firstname = 'by hand'");
+    await until(async () => (await renamed()).length === 1, { what: `the row, by ${url}` });
+  }
+
   expect(await cli.run("verify", "-c", config)).toMatchObject({ exit: 0, errors: "" });
   demo.process.kill("SIGINT");
   expect(await demo.finished).toMatchObject({ exit: 0, errors: "" });

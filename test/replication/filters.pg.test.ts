@@ -87,6 +87,118 @@ describe("part of a table", () => {
     expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
   });
 
+  test.skipIf(!filters)("rows enter and leave the row filter of a table with a column list", async () => {
+    const include = ["indexed", "whole"].map(
+      (name) => `{ table: public.${name}, columns: [id, name, active], where: active }`,
+    );
+    await using replication = await startReplication({
+      sourceSchema: `create table indexed (secret text, id int primary key, name text, active boolean not null);
+        create unique index indexed_shown on indexed (id, active); alter table indexed replica identity using index indexed_shown;
+        create table whole (id int, active boolean, name text); alter table whole replica identity full`,
+      targetSchema: `create table indexed (id int primary key, name text, active boolean, secret text default 'of the target');
+        create table whole (name text, id int, active boolean, extra int default 7)`,
+      rows: `insert into indexed select 'of the source', i, 'n' || i, i % 2 = 0 from generate_series(1, 10) i;
+        insert into whole select i, nullif(i % 3, 2) = 0, 'n' || i % 5 from generate_series(1, 10) i`,
+      config: `tables: { include: [${include.join(", ")}] }`,
+    });
+    const { source, target } = replication;
+    const check = async (): Promise<void> => {
+      await replication.caughtUp();
+      for (const table of ["indexed", "whole"])
+        expect(await target.query(`select id, name, active from ${table} order by id, name`)).toEqual(
+          await source.query(`select id, name, active from ${table} where active order by id, name`),
+        );
+    };
+    await check();
+    const work = async (): Promise<void> => {
+      await source.query(
+        "update indexed set active = not active where id < 5; update indexed set name = name || '!', secret = 's'; update indexed set active = not active, id = id + 20 where id in (5, 6); delete from indexed where id in (7, 8); insert into indexed values ('s', 7, 'again', false), ('s', 8, 'again', true)",
+      );
+      await source.query(
+        "update whole set active = not active where id < 5; update whole set name = name || '!'; update whole set active = null where id = 6; delete from whole where id > 8; insert into whole values (9, null, 'x'), (10, true, 'x'), (10, true, 'x')",
+      );
+      await source.query(
+        "begin; update indexed set active = false where id = 10; update indexed set active = true, name = 'back' where id = 10; delete from indexed where id = 10; insert into indexed values ('s', 10, 'new', true); commit",
+      );
+    };
+    await work();
+    await check();
+    await replication.running.stop();
+    await source.query("delete from indexed where id > 20");
+    await work();
+    await replication.restart();
+    await check();
+    expect(await target.query("select distinct secret from indexed")).toEqual([{ secret: "of the target" }]);
+    expect(await target.query("select distinct extra from whole")).toEqual([{ extra: 7 }]);
+    expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
+  });
+
+  test.skipIf(!filters)(
+    "a row filter over a column that the column list leaves out is refused by its name, whatever the identity: PostgreSQL's UPDATE would fail",
+    async () => {
+      await using replication = await startReplication({
+        schema:
+          "create table employee (id int primary key, name text, active boolean not null, salary int); create unique index employee_shown on employee (id, active)",
+        rows: "insert into employee values (1, 'a', true, 1), (2, 'b', false, 2)",
+        config: "tables: { include: [{ table: public.employee, columns: [id, name], where: active }] }",
+      });
+      const { source, target } = replication;
+      const session = await source.connect();
+      for (const { identity, detail, message, remedy } of [
+        {
+          identity: "default",
+          detail: "Column used in the publication WHERE expression is not part of the replica identity.",
+          message: 'row filter of public.employee uses "active", which do not identify its rows',
+          remedy: "ALTER TABLE public.employee REPLICA IDENTITY",
+        },
+        {
+          identity: "using index employee_shown",
+          detail: "Column list used by the publication does not cover the replica identity.",
+          message: 'public.employee is identified by "active", which the column list leaves out',
+          remedy: "Add these columns to the column list.",
+        },
+        {
+          identity: "full",
+          detail: "Column list used by the publication does not cover the replica identity.",
+          message: 'public.employee is identified by "active", "salary", which the column list leaves out',
+          remedy: "Add these columns to the column list.",
+        },
+      ]) {
+        await replication.running.stop();
+        await source.query(`alter table employee replica identity ${identity}`);
+        await session.query("begin; create publication p for table employee (id, name) where (active)");
+        await expect(session.query("update employee set name = 'c'")).rejects.toMatchObject({ detail });
+        await session.query("rollback");
+        await replication.restart();
+        expect(await stopped(replication)).toMatchObject({
+          code: "ERS-704",
+          subject: "public.employee",
+          message: expect.stringContaining(message),
+          remedy: expect.stringContaining(remedy),
+        });
+        await source.query("update employee set name = name || '!'");
+      }
+      expect(await target.query("select 1 from employee")).toEqual([]);
+
+      // An index identity that has the filter's columns, and a column list that has those of the identity.
+      await source.query("alter table employee replica identity using index employee_shown");
+      replication.running = runPipeline(
+        testConfig(
+          source.url,
+          { [source.name]: target.url },
+          "tables: { include: [{ table: public.employee, columns: [id, name, active], where: active }] }",
+        ),
+        source.name,
+      );
+      await replication.caughtUp();
+      await source.query("update employee set active = not active");
+      await replication.caughtUp();
+      expect(await target.query("select * from employee")).toEqual([
+        { id: 2, name: "b!!!", active: true, salary: null },
+      ]);
+    },
+  );
+
   test.skipIf(!filters)(
     "a row filter over other columns than the identity is refused, because UPDATE would fail on the source",
     async () => {

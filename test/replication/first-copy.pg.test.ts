@@ -41,3 +41,45 @@ test("a table that is rewritten or truncated between snapshot and copy is copied
     { conflicts: "0", replays: "0" },
   ]);
 });
+
+test("several tables are copied at once, as many as `copy.jobs` says, all from one snapshot", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  await using target = await freshDatabase(sharedCluster("target"));
+  const tables = ["first", "second", "third"];
+  for (const database of [source, target])
+    await database.query(
+      tables.map((table) => `create table ${table} (id int primary key, v int)`).join(";"),
+    );
+  const everywhere = (sql: string): string =>
+    `begin; ${tables.map((table) => sql.replaceAll("%", table)).join("; ")}; commit`;
+  await source.query(everywhere("insert into % select i, 0 from generate_series(1, 100) i"));
+  const blocker = await target.connect();
+  await blocker.query(`begin; lock table ${tables.join(", ")} in share mode`);
+  await using running = runPipeline(
+    testConfig(source.url, { [source.name]: target.url }, "copy: { jobs: 2 }"),
+    source.name,
+  );
+  const waiting = (): Promise<unknown[]> =>
+    target.query(
+      `select distinct pid, relation from pg_locks where not granted and mode = 'RowExclusiveLock' and relation in (${tables.map((table) => `'${table}'::regclass`).join(", ")})`,
+    );
+  await until(async () => (await waiting()).length >= 2, { what: "two copies to wait at once" });
+  // Later than the snapshot: the third table is copied afterwards, and without it.
+  await source.query(everywhere("update % set v = 1 where id <= 50; delete from % where id = 100"));
+  expect(await waiting()).toHaveLength(2);
+  expect(running.pipeline.status).toMatchObject({
+    state: "copying",
+    copy: { tablesDone: 0, tablesTotal: 3 },
+  });
+  await blocker.query("commit");
+  await caughtUp(source, running);
+  await expectEqualTables(source.url, target.url);
+  expect(
+    await target.query(
+      "select distinct rows_copied::int, copy_lsn = min(copy_lsn) over () as same from erserver.table_state",
+    ),
+  ).toEqual([{ rows_copied: 100, same: true }]);
+  expect(await target.query("select conflicts, replays from erserver.progress")).toEqual([
+    { conflicts: "0", replays: "0" },
+  ]);
+});

@@ -1,4 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { createLogger } from "../../src/observability/log.ts";
+import { initPipeline } from "../../src/pipeline/init.ts";
+import { commandOptions } from "../support/bad-input.ts";
 import { startReplication } from "../support/pipeline-context.ts";
 
 const noConflicts = { conflicts: "0" };
@@ -77,14 +80,29 @@ describe("row identity", () => {
     await replication.expectEqual();
   });
 
-  test("a table without a row identity is reported by name, its UPDATE and DELETE go on on the source, its inserts arrive", async () => {
+  test("a table without a row identity is reported by name, its UPDATE and DELETE go on on the source, its inserts arrive (T6)", async () => {
+    const lines: string[] = [];
     await using replication = await startReplication({
       schema: `create table keyed (id int primary key, v int); create table nokey (v text, n int);
         create table "Nothing" (id int primary key, v text); alter table "Nothing" replica identity nothing`,
       rows: `insert into nokey values ('a', 1), ('a', 1), (null, null); insert into keyed values (1, 1); insert into "Nothing" values (1, 'a')`,
+      log: createLogger({ level: "warn", write: (line) => lines.push(line) }),
     });
     await replication.expectEqual();
     const { source, target } = replication;
+    const logged = lines
+      .map((line) => JSON.parse(line) as Record<string, string>)
+      .filter(({ code }) => code === "ERS-704");
+    expect(logged.toSorted((a, b) => (a["msg"]! < b["msg"]! ? -1 : 1))).toEqual(
+      ['public."Nothing"', "public.nokey"].map((name) =>
+        expect.objectContaining({
+          code: "ERS-704",
+          msg: `${name} has no row identity: its inserts are replicated, its updates and deletes are not`,
+          remedy: expect.stringContaining(`ALTER TABLE ${name} REPLICA IDENTITY FULL;`),
+        }),
+      ),
+    );
+
     await source.query(
       `insert into nokey values ('b', 2); insert into "Nothing" values (2, 'b'); update keyed set v = 2`,
     );
@@ -93,6 +111,13 @@ describe("row identity", () => {
       `update nokey set v = 'changed'; delete from nokey where n = 2; update "Nothing" set v = 'c'; delete from "Nothing" where id = 2; insert into nokey values ('last', 9)`,
     );
     await replication.expectEqual(["public.keyed"]);
+    expect(await source.query("select v, n from nokey order by n")).toEqual([
+      { v: "changed", n: 1 },
+      { v: "changed", n: 1 },
+      { v: "last", n: 9 },
+      { v: "changed", n: null },
+    ]);
+    expect(await source.query('select * from "Nothing"')).toEqual([{ id: 1, v: "c" }]);
     expect(await target.query(`select v from nokey order by v nulls last`)).toEqual([
       { v: "a" },
       { v: "a" },
@@ -101,5 +126,11 @@ describe("row identity", () => {
       { v: null },
     ]);
     expect(await target.query(`select v from "Nothing" order by id`)).toEqual([{ v: "a" }, { v: "b" }]);
+
+    await replication.running.stop();
+    const { problems } = await initPipeline(commandOptions(replication.config));
+    expect(problems.map(({ message }) => message)).toEqual(
+      expect.arrayContaining(logged.map(({ msg }) => msg)),
+    );
   });
 });

@@ -111,6 +111,13 @@ describe("statements", () => {
         insert into other select i from generate_series(1, 10) i; insert into nokey values ('a'), ('a')`,
       });
       const { source, target } = replication;
+      await replication.caughtUp();
+      // As a target has them whose rows were once its own.
+      await target.query("select setval('parent_id_seq', 50), setval('child_id_seq', 60)");
+      const sequences = () =>
+        target.query(
+          "select last_value::int, is_called from parent_id_seq union all select last_value::int, is_called from child_id_seq",
+        );
       await source.query("truncate alone, other");
       await replication.expectEqual();
       await source.query(
@@ -118,10 +125,21 @@ describe("statements", () => {
       );
       await source.query("insert into nokey values ('b'); truncate nokey; insert into nokey values ('c')");
       await replication.expectEqual();
+      await source.query("truncate parent cascade; insert into parent (v) values ('goes on')");
+      await replication.expectEqual();
+      expect(await target.query("select id from parent")).toEqual([{ id: 11 }]);
+      expect(await sequences()).toEqual([
+        { last_value: 50, is_called: true },
+        { last_value: 60, is_called: true },
+      ]);
       await source.query(
         "truncate parent restart identity cascade; insert into parent (v) values ('first again'); insert into child (parent) values (1)",
       );
       await replication.expectEqual();
+      expect(await sequences()).toEqual([
+        { last_value: 1, is_called: false },
+        { last_value: 1, is_called: false },
+      ]);
       expect(await target.query("select id from parent")).toEqual([{ id: 1 }]);
     },
   );

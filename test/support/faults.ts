@@ -29,8 +29,8 @@ export interface Fault {
   readonly strike: (site: Site, random: SeededRandom) => Promise<string | undefined>;
 }
 
-/** Which sessions are the replicator's: this pipeline's name is `soak`. */
-export const OUR_SESSIONS = "application_name like 'erserver soak%'";
+/** Which sessions are the replicator's, whatever it uses them for. */
+export const OUR_SESSIONS = "application_name like 'erserver %' and application_name <> 'erserver test'";
 
 const replicatorFaults: readonly Fault[] = [
   {

@@ -1,5 +1,6 @@
 import type { QueryResultRow } from "pg";
 import { parseLsn } from "../../src/change/lsn.ts";
+import type { Config } from "../../src/config/config.ts";
 import { type Cluster, type ClusterOptions, startCluster } from "../../src/demo/cluster.ts";
 import type { PipelineStatus } from "../../src/pipeline/pipeline.ts";
 import { openSession, type Side, testMajor } from "./clusters.ts";
@@ -40,6 +41,7 @@ export interface OwnReplicationOptions {
 export interface OwnReplication extends AsyncDisposable {
   readonly source: OwnServer;
   readonly target: OwnServer;
+  readonly config: Config;
   readonly running: RunningPipeline;
   readonly status: PipelineStatus;
   /** One more pipeline with the same configuration, as a second process would run it. */
@@ -114,6 +116,7 @@ export async function startOwnReplication(options: OwnReplicationOptions): Promi
     return {
       source,
       target,
+      config,
       running,
       get status() {
         return running.pipeline.status;

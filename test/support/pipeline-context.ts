@@ -69,6 +69,7 @@ export interface ReplicationOptions {
   readonly config?: string;
   readonly encodings?: { readonly source?: string; readonly target?: string };
   readonly adopt?: boolean;
+  readonly log?: Logger;
 }
 
 /** A source and a target database of their own, and a pipeline between them that runs. */
@@ -100,7 +101,8 @@ export async function startReplication(options: ReplicationOptions): Promise<Rep
     throw error;
   }
   const config = testConfig(source.url, { [pipelineName]: target.url }, options.config ?? "");
-  const start = (): RunningPipeline => runPipeline(config, pipelineName, { adopt: options.adopt ?? false });
+  const { adopt = false, log = testLog() } = options;
+  const start = (): RunningPipeline => runPipeline(config, pipelineName, { adopt, log });
   const replication: Replication = {
     source,
     target,

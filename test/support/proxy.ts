@@ -208,8 +208,7 @@ export class Proxy implements Disposable {
       if (link.over) return false;
       const part = data.subarray(start, start + Math.min(step, link.allowance[from], data.length - start));
       link.allowance[from] -= part.length;
-      if (!destination.write(part))
-        await Promise.race([once(destination, "drain"), link.closedSide[OTHER[from]]]);
+      if (!destination.write(part)) await drained(destination, link.closedSide[OTHER[from]]);
       if (link.allowance[from] === 0) {
         await link.end();
         return false;
@@ -315,6 +314,14 @@ const closeOf = (socket: Socket): Promise<unknown> =>
   new Promise((resolve) => {
     socket.once("close", resolve);
   });
+
+/** Or closed, which leaves no listener behind. */
+async function drained(socket: Socket, closed: Promise<unknown>): Promise<void> {
+  const enough = new AbortController();
+  const drain = once(socket, "drain", { signal: enough.signal }).catch(() => undefined);
+  await Promise.race([drain, closed]);
+  enough.abort();
+}
 
 class Gate {
   opened: Promise<void> = Promise.resolve();

@@ -29,6 +29,8 @@ export interface SoakOptions {
 const TIMEOUT_MS = 2_000;
 /** Of recovery from whatever has happened: the longest backoff and a good deal of work. */
 const RECOVERY_MS = 120_000;
+/** Of a server that knows that a client is gone, and may be busy. */
+const SESSIONS_END_MS = 10_000;
 /** How fast the first copy goes, so that there is time to disturb it: below what one read from a socket gives at a time. */
 const COPY_BYTES_PER_SECOND = 1_000_000;
 
@@ -211,19 +213,10 @@ class Soak implements AsyncDisposable {
     await workload.stop();
     await this.#recovered();
     await reader.stop();
-    const { servers, networks } = this.#site;
+    const { servers } = this.#site;
     await this.#site.replicator.stop();
+    await this.#noSessionLeft();
     await expectEqualTables(servers.source.url(), servers.target.url());
-    for (const network of Object.values(networks)) network.cut();
-    for (const side of ["source", "target"] as const) {
-      await until(
-        async () =>
-          (await this.#ask(side, `select count(*) from pg_stat_activity where ${OUR_SESSIONS}`)) === "0",
-        {
-          what: `no session of the replicator to be left on the ${side}`,
-        },
-      );
-    }
     const slots = await this.#ask(
       "source",
       "select json_agg(json_build_array(slot_name, active)) from pg_replication_slots",
@@ -236,6 +229,25 @@ class Soak implements AsyncDisposable {
       `equal. ${committed} transactions, ${large} large, ${rolledBack} rolled back; ${looks} looks at the target in ${serverLives} lives of its server, ${replays} replays`,
     );
     if (looks === 0) throw new Error("the reader saw nothing");
+  }
+
+  /**
+   * Sessions end with their client, and nobody helps: the servers are asked while the networks stand. What a fault had hidden from a
+   * server, it has told it before it was over.
+   */
+  async #noSessionLeft(): Promise<void> {
+    const names = `select string_agg(application_name || ': ' || coalesce(state, backend_type), ', ') from pg_stat_activity where ${OUR_SESSIONS}`;
+    for (const side of ["source", "target"] as const) {
+      const nobody = async (): Promise<true> => {
+        const left = await this.#ask(side, names);
+        if (left !== null) throw new Error(left as string);
+        return true;
+      };
+      await until(nobody, {
+        what: `the ${side}'s sessions of the replicator to end with it`,
+        timeout: SESSIONS_END_MS,
+      });
+    }
   }
 
   /** Undefined before it has begun, or when the target cannot say. */
@@ -281,10 +293,10 @@ class Soak implements AsyncDisposable {
   }
 
   #report(error: unknown): Error {
-    const { seed } = this.#options;
+    const { seed, faults } = this.#options;
     const message = error instanceof Error ? error.message : String(error);
     return new Error(
-      `${message}\n\nrun it again: ERSERVER_SOAK_SEED=${seed}\nfaults:\n${this.#log.join("\n")}\n\nthe replicator's last words:\n${this.#site.home.logTail()}`,
+      `${message}\n\nrun it again: ERSERVER_SOAK_SEED=${seed} ERSERVER_SOAK_FAULTS=${faults}\nfaults:\n${this.#log.join("\n")}\n\nthe replicator's last words:\n${this.#site.home.logTail()}`,
       { cause: error },
     );
   }

@@ -1,9 +1,6 @@
-/**
- * Not covered: lc_monetary and lc_messages of another language, since embedded servers bring no locales; what money looks like
- * under them is not read, our sessions set lc_monetary themselves.
- */
+/** Not covered: lc_messages of another language, since embedded servers bring no translations. */
 import { expect, test } from "vitest";
-import { testMajor } from "../support/clusters.ts";
+import { openSession, sharedCluster, type Side, testMajor } from "../support/clusters.ts";
 import { startReplication } from "../support/pipeline-context.ts";
 import { arraysOf, expectFaithful, sql, TRAVEL, travelConfig, type ValueType } from "./value-history.ts";
 
@@ -135,4 +132,75 @@ test("a session of ours that has nothing to do is not ended by a timeout of the 
   await replication.source.query("insert into t values (1)");
   await replication.expectEqual();
   expect(replication.running.statuses.map(({ state }) => state)).not.toContain("offline");
+});
+
+interface MonetaryLocale {
+  readonly name: string;
+  /** An amount as the server writes it there. */
+  readonly money: string;
+}
+
+/**
+ * One in which the server writes money otherwise than in C and in `taken`, if the operating system has it. If not, one that is only called
+ * otherwise: then it is the name alone that tells whose settings a session has.
+ */
+async function monetaryLocale(side: Side, taken?: MonetaryLocale): Promise<MonetaryLocale> {
+  const client = await openSession(sharedCluster(side).url());
+  try {
+    const locale = async (name: string): Promise<MonetaryLocale[]> => {
+      const text =
+        "select (-123456789)::bigint::money::text as money from set_config('lc_monetary', $1, false)";
+      const answer = await client.query<{ money: string }>(text, [name]).catch(() => undefined);
+      return (answer?.rows ?? []).map(({ money }) => ({ name, money }));
+    };
+    const { rows } = await client.query<{ name: string }>(
+      "select distinct collcollate as name from pg_collation where collprovider = 'c' and collcollate not in ('', 'C', 'POSIX') order by 1",
+    );
+    const [inC, posix] = [...(await locale("C")), ...(await locale("POSIX"))];
+    let alike = posix;
+    for (const { name } of rows) {
+      for (const found of await locale(name)) {
+        if (found.money === inC?.money) alike = found;
+        else if (found.money !== taken?.money) return found;
+      }
+    }
+    if (alike === undefined) throw new Error(`the ${side} has no locale but C`);
+    return alike;
+  } finally {
+    await client.end();
+  }
+}
+
+test.for(TRAVEL)("money is the same whatever lc_monetary the databases have, as %s", async ([travel]) => {
+  const prefer = ({ name }: MonetaryLocale): string => run(perDatabase({ lc_monetary: `''${name}''` }));
+  const onSource = await monetaryLocale("source");
+  const locales = { source: onSource, target: await monetaryLocale("target", onSource) };
+  await using replication = await startReplication({
+    schema: `create table price (id int primary key, amount money, amounts money[]);
+      create table bag (amount money, label text); alter table bag replica identity full`,
+    sourceSchema: prefer(locales.source),
+    // Fires for what we write, and tells with which setting.
+    targetSchema: `${prefer(locales.target)}; create table told (lc_monetary text);
+      create function tell() returns trigger language plpgsql as
+        $$ begin insert into public.told values (current_setting('lc_monetary')); return null; end $$;
+      create trigger tell after insert or update or delete on price for each row execute procedure tell();
+      alter table price enable always trigger tell`,
+    rows: `insert into price select i, (i * 1234567.89)::money, array[(-i)::money, null, 0.01::money] from generate_series(-2, 2) i;
+      insert into bag select (i % 2 * 1234.5)::money, 'copied' from generate_series(1, 4) i`,
+    config: travelConfig(travel),
+  });
+  await replication.expectEqual();
+  const { source, target } = replication;
+  for (const side of ["source", "target"] as const) {
+    const { rows } = await (await replication[side].connect()).query("show lc_monetary");
+    expect(rows).toEqual([{ lc_monetary: locales[side].name }]);
+  }
+  await source.query(
+    `insert into price select i, '-92233720368547758.08', array['92233720368547758.07'::money] from generate_series(3, 4) i;
+     update price set amount = amount * 1.1 where id < 0; update price set amounts = array[amount]; delete from price where id = 0;
+     insert into bag values ('-0.01', 'streamed'); update bag set label = 'found' where amount > 1::money; delete from bag where amount = 0::money`,
+  );
+  await replication.expectEqual();
+  expect(await target.query("select distinct lc_monetary from told")).toEqual([{ lc_monetary: "C" }]);
+  expect(await target.query("select conflicts from erserver.progress")).toEqual([{ conflicts: "0" }]);
 });

@@ -18,7 +18,7 @@ export interface Refusal {
 }
 
 /** Everything that a refusal owes its reader; what it must not do is for the caller to compare. */
-export function expectTold(
+function expectTold(
   error: { code: string; message: string; subject?: string | undefined; remedy: string } | undefined,
   { code, names, remedy }: Refusal,
 ): void {

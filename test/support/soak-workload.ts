@@ -12,7 +12,7 @@ import type { Client } from "pg";
 import { openSession } from "./clusters.ts";
 import type { SeededRandom } from "./soak-random.ts";
 
-export const ACCOUNTS = 40;
+const ACCOUNTS = 40;
 const OPENING_BALANCE = 1_000;
 const ITEMS = 40;
 

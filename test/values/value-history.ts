@@ -142,6 +142,6 @@ function historyOf({ type, values, alike = [], key = true }: ValueType, index: n
   };
 }
 
-export function literal(value: Value, type: string): string {
+function literal(value: Value, type: string): string {
   return typeof value === "string" ? `${quoteLiteral(value)}::${type}` : `(${value.sql})::${type}`;
 }

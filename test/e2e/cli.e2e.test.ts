@@ -211,7 +211,7 @@ test("status --watch goes on until it is told to end", async () => {
   expect(json(output).length).toBeGreaterThan(1);
 });
 
-test("verify ends well when all is equal, and with exit code 1 and the table's name when it is not", async () => {
+test("verify ends well when all is equal, and with exit code 1 and the table's name when it is not (S8, S41)", async () => {
   await erserver("sync");
   const equal = await erserver("verify");
   expect(equal).toMatchObject({ exit: 0, errors: "" });

@@ -3,7 +3,7 @@ import { startOwnReplication } from "../support/own-servers.ts";
 
 describe("an outage during the first copy", () => {
   it.each(["source", "target"] as const)(
-    "%s crashes: the copy goes on by itself, and tables that were finished are not copied again",
+    "%s crashes: the copy goes on by itself, and tables that were finished are not copied again (S5)",
     async (side) => {
       let reached: Promise<void> | undefined;
       await using replication = await startOwnReplication({

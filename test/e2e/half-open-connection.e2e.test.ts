@@ -6,7 +6,7 @@ const NOTICED_MS = 5 * TIMEOUT_MS;
 
 describe("a connection that only we think is open", () => {
   it.each(["source", "target"] as const)(
-    "%s: noticed while TCP still takes it for alive, told as offline, and replaced",
+    "%s: noticed while TCP still takes it for alive, told as offline, and replaced (S3-S5)",
     async (side) => {
       await using replication = await startOwnReplication({ schema: "create table t (id int primary key)" });
       const { source } = replication;
@@ -53,7 +53,7 @@ describe("a connection that only we think is open", () => {
     await replication.expectEqual();
   });
 
-  it("nothing passes either way: noticed as well, and the stream goes on when the network does", async () => {
+  it("nothing passes either way: noticed as well, and the stream goes on when the network does (S3-S5)", async () => {
     await using replication = await startOwnReplication({ schema: "create table t (id int primary key)" });
     const { source, target } = replication;
     await replication.caughtUp();

@@ -4,7 +4,7 @@ import { ReplicatorHome, ReplicatorProcess } from "../support/replicator-process
 import { until } from "../support/wait.ts";
 
 describe("two replicators for one target", () => {
-  it("the second waits with ERS-508, and takes over when the first is killed", async () => {
+  it("the second waits with ERS-508, and takes over when the first is killed (S5, T9)", async () => {
     const opened: AsyncDisposable[] = [];
     let first: ReplicatorProcess | undefined;
     try {

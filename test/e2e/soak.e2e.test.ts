@@ -28,7 +28,7 @@ const rounds = Array.from({ length: count }, (_, index) => ({
 
 describe("exactly once, whatever happens", () => {
   it.for(rounds)(
-    "$faults faults at random from seed $seed, PostgreSQL $sourceMajor → $targetMajor: every state of the target is one that the source had, in its order, and at the end all is equal (S1-S5)",
+    "$faults faults at random from seed $seed, PostgreSQL $sourceMajor → $targetMajor: every state of the target is one that the source had, in its order, and at the end all is equal (S1-S5, S8, T9)",
     { timeout: long ? 3_600_000 : 300_000 },
     async (round, { skip }) => {
       // The first round runs whatever the time: no soak at all must not look like one that passed.

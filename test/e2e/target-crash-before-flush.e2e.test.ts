@@ -6,7 +6,7 @@ import { until } from "../support/wait.ts";
 const LAZY = { settings: { synchronous_commit: "off", wal_writer_delay: "10000ms" } };
 
 describe("a target that crashes before it has flushed what was committed", () => {
-  it("gets again what it lost: the source is told a position only once it is durable", async () => {
+  it("gets again what it lost: the source is told a position only once it is durable (S5, T9)", async () => {
     await using replication = await startOwnReplication({
       schema: "create table t (id int primary key)",
       targetServer: LAZY,
@@ -25,7 +25,7 @@ describe("a target that crashes before it has flushed what was committed", () =>
     expect(replication.status.state).not.toBe("stopped");
   });
 
-  it("gets again what a replicator that died before it had committed there", async () => {
+  it("gets again what a replicator that died before it had committed there (S5, T9)", async () => {
     await using replication = await startOwnReplication({
       schema: "create table t (id int primary key)",
       targetServer: LAZY,

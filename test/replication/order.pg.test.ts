@@ -67,17 +67,18 @@ describe("whole transactions in commit order", () => {
     await replication.expectEqual();
   });
 
-  test("two transactions whose BEGIN and COMMIT orders differ are applied in commit order, and a long one spans others (T7)", async () => {
+  test("two transactions whose BEGIN and COMMIT orders differ are applied in commit order; a long one spans several groups of others, larger than a group itself, and comes late and whole (S1, S2, T7)", async () => {
     await using replication = await startReplication({
       schema:
         "create table slip (id int primary key, v text, at int); create table log (number serial primary key, who text)",
       rows: "insert into slip select i, 'start', 0 from generate_series(1, 10) i",
+      config: "apply: { group: { transactions: 2, bytes: 64kB } }",
     });
     await replication.caughtUp();
     const { source, target } = replication;
     const [long, first, second] = await Promise.all([source.connect(), source.connect(), source.connect()]);
     await long.query(
-      "begin; insert into log (who) values ('long'); update slip set v = 'long' where id = 10; savepoint a; insert into slip values (100, 'undone', 0)",
+      "begin; insert into log (who) values ('long'); update slip set v = 'long' where id = 10; insert into slip select i, 'bulk of the long one', 0 from generate_series(1001, 6000) i; savepoint a; insert into slip values (100, 'undone', 0)",
     );
     await first.query("begin; insert into log (who) values ('first')");
     await second.query(
@@ -90,9 +91,19 @@ describe("whole transactions in commit order", () => {
       { who: "first" },
       { who: "second" },
     ]);
+    const seen = async (): Promise<{ transactions: number; long: number; bulk: number }> => {
+      const [row] = await target.query<{ transactions: number; long: number; bulk: number }>(
+        `select transactions::int, (select count(*)::int from log where who like 'long%') as long,
+           (select count(*)::int from slip where id > 1000) as bulk from erserver.progress`,
+      );
+      return row!;
+    };
+    let { transactions } = await seen();
     for (let round = 0; round < 3; round++) {
-      await source.query("update slip set at = at + 1 where id < 10");
+      for (let i = 0; i < 5; i++) await source.query("update slip set at = at + 1 where id < 10");
       await replication.caughtUp();
+      transactions += 5;
+      expect(await seen()).toEqual({ transactions, long: 0, bulk: 0 });
       await long.query(
         "rollback to a; insert into log (who) values ('long again'); savepoint b; delete from slip where id = 9; rollback to b",
       );
@@ -100,8 +111,16 @@ describe("whole transactions in commit order", () => {
     // What the long one wrote before a restart of ours comes whole after it.
     await replication.restart();
     await replication.caughtUp();
-    expect(await target.query("select 1 from log where who like 'long%'")).toEqual([]);
+    expect(await seen()).toEqual({ transactions, long: 0, bulk: 0 });
     await long.query("update slip set v = 'end of long' where id = 9; commit");
+    const late = await until(
+      async () => {
+        const now = await seen();
+        return now.bulk > 0 && now;
+      },
+      { what: "the long transaction", interval: 0 },
+    );
+    expect(late).toEqual({ transactions: transactions + 1, long: 2, bulk: 5000 });
     await replication.expectEqual();
     await source.query(
       "begin; insert into slip values (200, 'no', 0); truncate log; rollback; begin; savepoint x; delete from slip; rollback to x; release x; update slip set at = 0; commit",

@@ -83,7 +83,7 @@ const MORE: readonly ValueType[] = [
 ];
 
 describe("numbers", () => {
-  test.for(TRAVEL)("arrive as they are, as %s", async ([travel]) => {
+  test.for(TRAVEL)("arrive as they are, as %s (S8)", async ([travel]) => {
     await expectFaithful([...NUMBERS, ...MORE], { config: travelConfig(travel) });
   });
 

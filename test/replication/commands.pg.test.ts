@@ -235,3 +235,17 @@ test("verify: two at once take turns, and one that was broken off does not hinde
     expect(tables).toMatchObject([{ table: "public.t", equal: true, sourceRows: 101 }]);
   await replication.expectEqual();
 });
+
+test("a position that somebody else moves is noticed before anything is written over it", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  const { source, target } = replication;
+  const [before] = await target.query<{ lsn: string }>("select lsn::text from erserver.progress");
+  await target.query("update erserver.progress set lsn = '0/1'");
+  await source.query("insert into t values (1, 'a')");
+  await expectStopped(replication.running, { code: "ERS-706", names: source.name, remedy: "one replicator" });
+  expect(await target.query("select 1 from t")).toEqual([]);
+  await target.query(`update erserver.progress set lsn = '${before?.lsn}'`);
+  await replication.restart();
+  await replication.expectEqual();
+});

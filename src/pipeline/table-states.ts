@@ -1,0 +1,80 @@
+import { ErserverError } from "../errors/erserver-error.ts";
+import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import type { PublishedTable, ReplicatedTable, Selection } from "../postgres/selection.ts";
+import type { PipelineStore, TableShape, TableState } from "../store/pipeline-store.ts";
+
+/** Two pipelines with the same rows for the same table would write each of them twice. */
+export function requireOwnTables(
+  others: readonly { pipeline: string; schema: string; name: string }[],
+  selection: Selection,
+): void {
+  const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
+  const shared = others.find(({ schema, name }) => wanted.has(tableKey(schema, name)));
+  if (shared === undefined) return;
+  const label = tableLabel(shared.schema, shared.name);
+  throw new ErserverError(
+    "ERS-412",
+    `${label} comes to this database by pipeline "${shared.pipeline}" already`,
+    {
+      subject: label,
+      remedy: `Give the target the name "${shared.pipeline}" in this configuration too, or exclude the table here, or remove the other one: erserver drop --target ${shared.pipeline}.`,
+    },
+  );
+}
+
+/** The tables that are copied, by key. */
+export function copiedTables(states: readonly TableState[]): ReadonlyMap<string, TableState> {
+  return new Map(
+    states
+      .filter(({ state }) => state === "finished_copy")
+      .map((state) => [tableKey(state.schema, state.name), state]),
+  );
+}
+
+/** What is published for tables that are copied: they themselves, or the root of their partition tree. */
+export function publishedFor(
+  copied: ReadonlyMap<string, TableState>,
+  selection: Selection,
+): PublishedTable[] {
+  const followed = new Set(
+    selection.tables
+      .filter(({ source }) => copied.has(tableKey(source.schema, source.name)))
+      .flatMap(({ source }) => [source, ...(source.root === undefined ? [] : [source.root])])
+      .map(({ schema, name }) => tableKey(schema, name)),
+  );
+  return selection.published.filter(({ schema, name }) => followed.has(tableKey(schema, name)));
+}
+
+/** The columns and rows of a table that the configuration selects; null for all. */
+function shapeOf({ columnList, columns, where }: ReplicatedTable): TableShape {
+  return { columns: columnList ? columns.toSorted() : null, rowFilter: where ?? null };
+}
+
+/** What a table was copied with it must be followed with: the target has no rows and values of another selection. */
+export function requireSameShape(copied: ReadonlyMap<string, TableState>, selection: Selection): void {
+  for (const table of selection.tables) {
+    const { schema, name } = table.source;
+    const state = copied.get(tableKey(schema, name));
+    if (state === undefined) continue;
+    const wanted = shapeOf(table);
+    const changed = [
+      ...(JSON.stringify(state.columns) === JSON.stringify(wanted.columns) ? [] : ["`columns`"]),
+      ...(state.rowFilter === wanted.rowFilter ? [] : ["`where`"]),
+    ];
+    if (changed.length === 0) continue;
+    const label = tableLabel(schema, name);
+    throw new ErserverError("ERS-411", `${changed.join(" and ")} of ${label} changed after it was copied`, {
+      subject: label,
+      remedy: `Undo the change in the configuration. Or fill the table again: put ${label} under tables.exclude, erserver sync, TRUNCATE ${tableLabel(table.target.schema, table.target.name)} on the target, take it out of there, erserver run.`,
+    });
+  }
+}
+
+/** Tables that joined the configuration are to be copied; those that left are forgotten, their rows stay. */
+export async function syncTableStates(store: PipelineStore, selection: Selection): Promise<void> {
+  const known = await store.tableStates();
+  const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
+  const gone = known.filter((table) => !wanted.has(tableKey(table.schema, table.name)));
+  if (gone.length > 0) await store.forgetTables(gone);
+  await store.addTables(selection.tables.map((table) => ({ ...table.source, ...shapeOf(table) })));
+}

@@ -26,7 +26,7 @@ async function call(...args: string[]) {
 const commands = createProgram(recordingTerminal()).commands.map((command) => command.name());
 
 test("the commands are those of the documentation", () => {
-  expect(commands).toEqual(["demo", "init", "run", "sync", "status", "verify", "drop"]);
+  expect(commands).toEqual(["demo", "init", "run", "sync", "status", "verify", "pause", "resume", "drop"]);
 });
 
 test.each(commands)("%s --help says what it does, with an example, and ends well", async (command) => {

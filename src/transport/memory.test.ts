@@ -88,7 +88,7 @@ describe("groups", () => {
     carrier.commit(open);
     expect(shape(await carrier.take(0))).toMatchObject({ members: [[10, 1]] });
     send(carrier, 20, []);
-    expect(await carrier.take(0)).toEqual({ kind: "idle", lsn: 21n });
+    expect(await carrier.take(0)).toEqual({ kind: "idle", lsn: 21n, commitTime: 0 });
     expect(await carrier.take(0)).toBeUndefined();
     carrier.idle(lsn(40));
     carrier.idle(lsn(30));

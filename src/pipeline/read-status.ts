@@ -2,6 +2,7 @@ import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { toErserverError } from "../errors/erserver-error.ts";
 import { readTables } from "../postgres/catalog.ts";
+import { applierQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
 import { readSlot, readWalSender } from "../postgres/slots.ts";
@@ -17,7 +18,6 @@ import {
 } from "../store/pipeline-store.ts";
 import { readBeacon } from "./beacon.ts";
 import { notInitialized } from "./pause.ts";
-import { isServed } from "./sides.ts";
 
 /** A pipeline as anybody sees it who may connect to both sides. */
 export interface TargetStatus {
@@ -129,12 +129,12 @@ async function targetStatus(
     const registration = (await schemaExists(control)) ? await store.registration() : undefined;
     if (registration === undefined) return { ...base, error: outage(notInitialized(target.name), undefined) };
     const progress = await store.progress();
-    const running = await isServed(control, target.name);
+    const heard = await hearReplicator(control, reachable, registration, config, target.name);
     const states = await store.tableStates();
     const copied = states.filter(({ state }) => state === "finished_copy").length;
     const found = {
       ...base,
-      running,
+      running: heard.running,
       appliedLsn: progress?.lsn,
       transactions: progress?.transactions ?? 0,
       rows: progress?.rows ?? 0,
@@ -146,20 +146,8 @@ async function targetStatus(
       const since = registration.state === "offline" ? registration.stateSince : undefined;
       return { ...found, state: "offline", side: "source", since, error: outage(source, "source") };
     }
-    const tries = registration.silentSeconds * 1000 < 2 * config.timeoutMs + LONGEST_PAUSE_MS;
-    const state = shownState(registration, running, tries);
-    const broken = state === registration.state && (state === "stopped" || state === "offline");
-    const error = broken ? registration.error : undefined;
-    const lag = progress === undefined ? {} : await readLag(reachable, registration, progress, state);
-    return {
-      ...found,
-      state,
-      side: state === "offline" ? error?.side : undefined,
-      running: running || state === "offline",
-      since: registration.stateSince,
-      error,
-      ...lag,
-    };
+    const lag = progress === undefined ? {} : await readLag(reachable, registration, progress, heard.state);
+    return { ...found, ...heard, ...lag };
   } catch (error) {
     // Only a replicator that is running knows since when.
     const since = await (reachable && readBeacon(reachable.session, target.name))?.catch(() => undefined);
@@ -173,11 +161,37 @@ async function targetStatus(
 /** Between two attempts nobody holds the target's lock: this long at the most (see pipeline.ts), and some more. */
 const LONGEST_PAUSE_MS = 10_000;
 
-/** What is on record is a running replicator's word; without one, nothing moves. `tries`: it has spoken lately. */
-function shownState({ state }: Registration, running: boolean, tries: boolean): PipelineState {
-  if (state === "offline" && tries) return "offline";
-  if (!running) return "stopped";
-  return state === "offline" || state === "stopped" ? "catching-up" : state;
+/**
+ * What is on record is a replicator's word, and counts as long as there is one: it holds the target's lock, or, between
+ * attempts, has recorded an outage lately or keeps its beacon on the source.
+ */
+async function hearReplicator(
+  control: ControlSession,
+  source: SourceView | undefined,
+  registration: Registration,
+  config: Config,
+  name: string,
+): Promise<Pick<TargetStatus, "state" | "since" | "side" | "error" | "running">> {
+  const { state, stateSince, error, silentSeconds } = registration;
+  const [applier] = await control.query(
+    `select extract(epoch from pg_catalog.clock_timestamp() - a.backend_start)::float8::text as age
+     from (${applierQuery(name)}) as l left join pg_catalog.pg_stat_activity a on a.pid = l.pid`,
+  );
+  const lately = silentSeconds * 1000 < 2 * config.timeoutMs + LONGEST_PAUSE_MS;
+  if (state === "offline" && lately)
+    return { state, since: stateSince, side: error?.side, error, running: true };
+  if (applier === undefined) {
+    const missed = source && (await readBeacon(source.session, name));
+    return missed === undefined
+      ? { state: "stopped", since: stateSince, side: undefined, error, running: false }
+      : { state: "offline", since: missed, side: "target", error: undefined, running: true };
+  }
+  // Not seen without pg_read_all_stats by another role than the replicator's.
+  const age = applier["age"] == null ? Number.POSITIVE_INFINITY : Number(applier["age"]);
+  const opening = age < silentSeconds || state === "offline" || state === "stopped";
+  return opening
+    ? { state: "catching-up", since: undefined, side: undefined, error: undefined, running: true }
+    : { state, since: stateSince, side: undefined, error: undefined, running: true };
 }
 
 /**

@@ -1,7 +1,7 @@
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
-import { quoteQualified } from "../quote/ident.ts";
-import { tableKey, tableLabel } from "./catalog.ts";
+import { quoteIdent, quoteQualified } from "../quote/ident.ts";
+import { type CatalogTable, tableKey, tableLabel } from "./catalog.ts";
 import type { ControlSession } from "./connect.ts";
 import { sqlStateOf } from "./failures.ts";
 import type { ReplicatedTable, Selection } from "./selection.ts";
@@ -85,7 +85,10 @@ function temporaryDenied(error: Error, label: string): ErserverError {
   });
 }
 
-function requireIdentityColumns({ source, publishes }: ReplicatedTable, columns: readonly string[]): void {
+function requireIdentityColumns(
+  { source, publishes, columnList }: ReplicatedTable,
+  columns: readonly string[],
+): void {
   if (publishes === "insert" || source.replicaIdentity === "full") return;
   const outside = columns.filter((name) => !source.identityColumns.includes(name));
   if (outside.length === 0) return;
@@ -95,7 +98,21 @@ function requireIdentityColumns({ source, publishes }: ReplicatedTable, columns:
     `the row filter of ${label} uses ${outside.map((name) => `"${name}"`).join(", ")}, which do not identify its rows: UPDATE and DELETE would fail on the source`,
     {
       subject: label,
-      remedy: `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; or filter by identity columns only.`,
+      remedy: columnList
+        ? withIndex(source, outside)
+        : `Run on the source: ALTER TABLE ${label} REPLICA IDENTITY FULL; or filter by identity columns only.`,
     },
+  );
+}
+
+/** FULL would ask for every column to be listed. */
+function withIndex({ schema, name, identityColumns }: CatalogTable, outside: readonly string[]): string {
+  const label = tableLabel(schema, name);
+  const index = quoteIdent(`${name.slice(0, 50)}_erserver`);
+  const notNull = outside.map((column) => `ALTER ${quoteIdent(column)} SET NOT NULL`).join(", ");
+  const columns = [...identityColumns, ...outside].map(quoteIdent).join(", ");
+  return (
+    `Run on the source: ALTER TABLE ${label} ${notNull}; CREATE UNIQUE INDEX ${index} ON ${label} (${columns}); ` +
+    `ALTER TABLE ${label} REPLICA IDENTITY USING INDEX ${index}; and name ${outside.map(quoteIdent).join(", ")} in \`columns\`. Or filter by identity columns only.`
   );
 }

@@ -182,10 +182,13 @@ function typeText(typeName: string, typeOid: number, modifier: number): string {
 
 const unqualified = (typeName: string): string => typeName.replace(/^(?:"(?:[^"]|"")*"|[^".]*)\./, "");
 
-export function tableAbsent(label: string): ErserverError {
-  return new ErserverError("ERS-401", `table ${label} does not exist on the target`, {
-    subject: label,
-    remedy: `Create it (pg_dump --schema-only --table='${label}' of the source, into the target), or exclude it in the configuration.`,
+export function tableAbsent(...labels: readonly string[]): ErserverError {
+  const list = labels.join(", ");
+  const options = labels.map((label) => `--table='${label}'`).join(" ");
+  const are = labels.length === 1 ? `table ${list} does` : `tables ${list} do`;
+  return new ErserverError("ERS-401", `${are} not exist on the target`, {
+    subject: list,
+    remedy: `Create what is missing (pg_dump --schema-only ${options} of the source, into the target), or exclude it in the configuration.`,
   });
 }
 

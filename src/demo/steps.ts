@@ -76,7 +76,7 @@ export async function replicateStep(
   for (const target of config.targets) {
     const initialized = await initPipeline({ config, target, log });
     for (const { code, message, remedy } of initialized.problems)
-      problems.set(message, `${message} (${code})\n  → ${remedy}`);
+      problems.set(message, `${message} (${code}, and here on purpose)\n  → ${remedy}`);
   }
   replication.start();
   const took = await Promise.all(TARGETS.map((name) => replication.reaches(name, "streaming", signal)));
@@ -224,7 +224,7 @@ function facts({ replication, traffic }: Stage, names: readonly TargetName[]): F
       : { server, text: state === "streaming" ? text : `${state}, ${text}` };
   };
   return [
-    { server: SOURCE, text: `${plural(traffic.committed, "transaction")} committed` },
+    { server: SOURCE, text: `${plural(traffic.committed, "transaction")} committed so far` },
     ...names.map(ofTarget),
   ];
 }

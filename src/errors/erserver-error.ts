@@ -1,3 +1,4 @@
+import { SQLSTATE } from "./sqlstate.ts";
 import { ERROR_CODES, type ErrorCode, type ErrorCodeEntry } from "./codes.ts";
 
 export interface ErserverErrorOptions {
@@ -35,6 +36,12 @@ export class ErserverError extends Error {
 export function toErserverError(error: unknown): ErserverError {
   if (error instanceof ErserverError) return error;
   const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof Error && "code" in error && error.code === SQLSTATE.insufficientPrivilege) {
+    return new ErserverError("ERS-304", message, {
+      remedy: "Grant it to the role in the configuration: the README says what it needs on each side.",
+      cause: error,
+    });
+  }
   return new ErserverError("ERS-901", message, {
     remedy: "Please report this with the log; nothing was lost, the position on the target is exact.",
     cause: error,

@@ -161,7 +161,7 @@ export class CopyJobs {
         `${label} on the target (${found.rows} rows) differs from the source (${wanted.rows} rows)`,
         {
           subject: label,
-          remedy: `Empty it on the target (TRUNCATE ${label}) to have it copied, or make it equal, and start erserver again.`,
+          remedy: `Empty it on the target (TRUNCATE ${label}, or DELETE where other tables refer to it) to have it copied, or make it equal, and start erserver again.`,
         },
       );
     }

@@ -4,8 +4,8 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { dropPublications, publicationNames } from "../postgres/publications.ts";
-import { dropSlot } from "../postgres/slots.ts";
-import { readSourceFacts } from "../postgres/server-facts.ts";
+import { dropSlot, readSlot } from "../postgres/slots.ts";
+import { readServerFacts, readSourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, requireSameSource } from "../store/pipeline-store.ts";
@@ -59,6 +59,8 @@ async function dropBoth(options: DropOptions, control: ControlSession): Promise<
     if (registration !== undefined) {
       requireSameSource(registration, await readSourceFacts(source), target.name);
       dropped.push(...(await dropSourceObjects(source, slot)));
+    } else if ((await readSlot(source, (await readServerFacts(source)).version, slot)) !== undefined) {
+      left.push(`replication slot ${slot}, of which this target knows nothing. ${howToDrop(slot)}`);
     }
   } catch (error) {
     const changed = error instanceof ErserverError && error.code === "ERS-410";
@@ -66,7 +68,7 @@ async function dropBoth(options: DropOptions, control: ControlSession): Promise<
     if (!force) throw changed ? error : unreachable(error, slot);
     if (registration !== undefined) {
       left.push(
-        `replication slot ${slot} and its publications on the source that was registered: it keeps WAL until it is dropped`,
+        `replication slot ${slot} and its publications on the source that was registered. ${howToDrop(slot)}`,
       );
     }
   }
@@ -77,6 +79,11 @@ async function dropBoth(options: DropOptions, control: ControlSession): Promise<
   }
   if (known && (await store.dropSchemaIfUnused())) dropped.push("schema erserver on the target");
   return { dropped, left };
+}
+
+function howToDrop(slot: string): string {
+  const { all, insertOnly } = publicationNames(slot);
+  return `It keeps WAL until somebody runs there: SELECT pg_drop_replication_slot('${slot}'); DROP PUBLICATION IF EXISTS "${all}", "${insertOnly}";`;
 }
 
 /** Nobody can say any more that the slot of our name is ours: whoever forces it does. */
@@ -106,20 +113,24 @@ async function refuseServed(control: ControlSession, name: string): Promise<void
   });
 }
 
+/** Both or nothing: a slot without its publications, or the other way round, would look like an accident. */
 async function dropSourceObjects(source: ControlSession, slot: string): Promise<string[]> {
-  const dropped = (await dropSlot(source, slot)) ? [`replication slot ${slot} on the source`] : [];
+  const names = publicationNames(slot);
   try {
-    const names = await dropPublications(source, publicationNames(slot));
-    return [...dropped, ...names.map((name) => `publication ${name} on the source`)];
+    await source.query("begin");
+    const publications = await dropPublications(source, names);
+    const dropped = (await dropSlot(source, slot)) ? [`replication slot ${slot} on the source`] : [];
+    await source.query("commit");
+    return [...dropped, ...publications.map((name) => `publication ${name} on the source`)];
   } catch (error) {
+    await source.query("rollback").catch(() => {});
     if (sqlStateOf(error) !== SQLSTATE.insufficientPrivilege) throw error;
-    const { all, insertOnly } = publicationNames(slot);
     throw new ErserverError(
       "ERS-304",
-      `publication "${all}" cannot be dropped: ${(error as Error).message}`,
+      `publication "${names.all}" cannot be dropped, and nothing was: ${(error as Error).message}`,
       {
-        subject: all,
-        remedy: `Have its owner run on the source: DROP PUBLICATION IF EXISTS "${all}", "${insertOnly}"; then erserver drop again.`,
+        subject: names.all,
+        remedy: `Have its owner run on the source: DROP PUBLICATION IF EXISTS "${names.all}", "${names.insertOnly}"; then erserver drop again.`,
         cause: error,
       },
     );

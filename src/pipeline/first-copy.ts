@@ -17,6 +17,7 @@ import { connectReplication } from "./connect-replication.ts";
 import type { PipelineContext } from "./context.ts";
 import { CopyJobs, type CopyProgress } from "./copy-jobs.ts";
 import type { OpenPipeline } from "./open-pipeline.ts";
+import { copiedTables } from "./table-states.ts";
 
 export interface FirstCopyOptions {
   /** Accept tables that have rows already when they equal the source's. */
@@ -25,6 +26,17 @@ export interface FirstCopyOptions {
   /** Called once, when there is something to copy and before it begins. */
   readonly onStart: () => Promise<void>;
   readonly onProgress: (progress: CopyProgress) => void;
+}
+
+/** What the first copy will refuse without `--adopt`, before anything is copied; undefined when nothing. */
+export async function occupiedProblem(open: OpenPipeline): Promise<ErserverError | undefined> {
+  const occupied = await occupiedTables(open, await pendingTables(open));
+  return occupied.length === 0 ? undefined : notEmpty(occupied);
+}
+
+async function pendingTables(open: OpenPipeline): Promise<ReplicatedTable[]> {
+  const copied = copiedTables(await open.store.tableStates());
+  return open.selection.tables.filter(({ source }) => !copied.has(tableKey(source.schema, source.name)));
 }
 
 /** A snapshot of the source and the connection that keeps it. */
@@ -73,13 +85,7 @@ export async function firstCopy(
   open: OpenPipeline,
   options: FirstCopyOptions,
 ): Promise<void> {
-  const states = new Map(
-    (await open.store.tableStates()).map((state) => [tableKey(state.schema, state.name), state]),
-  );
-  const pending = open.selection.tables.filter(({ source }) => {
-    const state = states.get(tableKey(source.schema, source.name))?.state;
-    return state === undefined || state === "init" || state === "data_sync";
-  });
+  const pending = await pendingTables(open);
   if (pending.length === 0) return;
   const occupied = await occupiedTables(open, pending);
   if (occupied.length > 0 && !options.adopt) throw notEmpty(occupied);
@@ -150,7 +156,7 @@ function notEmpty(labels: readonly string[]): ErserverError {
     `${labels.length === 1 ? "table" : "tables"} ${list} of the target ${labels.length === 1 ? "has" : "have"} rows before the first copy`,
     {
       subject: list,
-      remedy: `If the rows equal the source's: erserver run --adopt. If nobody needs them: TRUNCATE ${list}; on the target, then erserver run.`,
+      remedy: `If the rows equal the source's: erserver run --adopt. If nobody needs them: TRUNCATE ${list}; on the target (DELETE where other tables refer to them), then erserver run.`,
     },
   );
 }

@@ -1,6 +1,6 @@
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CommandOptions, contextOf } from "./context.ts";
-import { createPipelineSlot } from "./first-copy.ts";
+import { createPipelineSlot, occupiedProblem } from "./first-copy.ts";
 import type { Problem } from "./limits.ts";
 import { openPipeline } from "./open-pipeline.ts";
 import { connectSides } from "./sides.ts";
@@ -12,7 +12,9 @@ export async function initPipeline(
   const context = contextOf(options);
   try {
     await using open = await openPipeline(context);
-    const { changes, problems } = open;
+    const { changes } = open;
+    const occupied = await occupiedProblem(open);
+    const problems = [...open.problems, ...(occupied === undefined ? [] : [occupied])];
     if (open.progress !== undefined) return { changes, problems };
     const { holder } = await createPipelineSlot(context, open);
     await holder.end();

@@ -20,6 +20,7 @@ import {
   publicationNames,
   type PublicationNames,
 } from "../postgres/publications.ts";
+import { requirePrivileges } from "../postgres/privileges.ts";
 import { readRowFilters } from "../postgres/row-filters.ts";
 import { type ReplicatedTable, type Selection, requireTables, selectTables } from "../postgres/selection.ts";
 import { readSlot, requireFreeSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
@@ -124,6 +125,18 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const selection = await select(config, source, sourceFacts);
     const targetTables = tablesByKey(await readTables(control, targetFacts.version));
     checkTargetTables(selection, targetTables, config);
+    requirePrivileges({
+      side: "source",
+      role: sourceFacts.user,
+      tables: selection.tables.map((table) => table.source),
+    });
+    requirePrivileges({
+      side: "target",
+      role: targetFacts.user,
+      tables: selection.tables.flatMap(
+        (table) => targetTables.get(tableKey(table.target.schema, table.target.name)) ?? [],
+      ),
+    });
 
     const slot = slotNameFor(target.name);
     const publications = publicationNames(slot);
@@ -211,7 +224,7 @@ function checkTargetTables(
       .filter(({ target }) => !targetTables.has(tableKey(target.schema, target.name)))
       .map(({ target }) => tableLabel(target.schema, target.name)),
   );
-  if (absent.size > 0) throw tableAbsent([...absent].join(", "));
+  if (absent.size > 0) throw tableAbsent(...absent);
   const sourceTypes = typesOf(selection.tables.map(({ source }) => source));
   for (const table of selection.tables) {
     planTable({

@@ -31,16 +31,17 @@ export interface TargetStatus {
   readonly lagBytes: number | undefined;
   readonly lagSeconds: number | undefined;
   readonly appliedLsn: Lsn | undefined;
-  readonly transactions: number;
-  readonly rows: number;
-  readonly conflicts: number;
-  readonly replays: number;
+  /** Counts are undefined while the target cannot be asked. */
+  readonly transactions: number | undefined;
+  readonly rows: number | undefined;
+  readonly conflicts: number | undefined;
+  readonly replays: number | undefined;
   /** WAL that the source keeps for the slot. */
   readonly retainedWalBytes: number | undefined;
   readonly slot:
     | { readonly name: string; readonly active: boolean; readonly walStatus: string | undefined }
     | undefined;
-  readonly tables: { readonly total: number; readonly copied: number };
+  readonly tables: { readonly total: number | undefined; readonly copied: number | undefined };
   readonly problems: readonly TableProblem[];
   /** A replicator serves the target now. */
   readonly running: boolean;
@@ -57,9 +58,7 @@ interface SourceView {
 export async function readStatus(config: Config): Promise<TargetStatus[]> {
   const source = await viewSource(config);
   try {
-    return await Promise.all(
-      config.targets.map((target, index) => targetStatus(config, target, source, index === 0)),
-    );
+    return await Promise.all(config.targets.map((target) => targetStatus(config, target, source)));
   } finally {
     if (!(source instanceof Error)) await source.session.end();
   }
@@ -86,7 +85,6 @@ async function targetStatus(
   config: Config,
   target: TargetConfig,
   source: SourceView | Error,
-  showsProblems: boolean,
 ): Promise<TargetStatus> {
   const reachable = source instanceof Error ? undefined : source;
   const unknown: TargetStatus = {
@@ -98,15 +96,14 @@ async function targetStatus(
     lagBytes: undefined,
     lagSeconds: undefined,
     appliedLsn: undefined,
-    transactions: 0,
-    rows: 0,
-    conflicts: 0,
-    replays: 0,
+    transactions: undefined,
+    rows: undefined,
+    conflicts: undefined,
+    replays: undefined,
     retainedWalBytes: undefined,
     slot: undefined,
-    tables: { total: reachable?.selection.tables.length ?? 0, copied: 0 },
-    // The selection is the same for all targets: its problems are told once.
-    problems: showsProblems ? (reachable?.selection.problems ?? []) : [],
+    tables: { total: reachable?.selection.tables.length, copied: undefined },
+    problems: reachable?.selection.problems ?? [],
     running: false,
   };
   let base = unknown;
@@ -140,7 +137,7 @@ async function targetStatus(
       rows: progress?.rows ?? 0,
       conflicts: progress?.conflicts ?? 0,
       replays: progress?.replays ?? 0,
-      tables: { total: Math.max(base.tables.total, states.length), copied },
+      tables: { total: Math.max(base.tables.total ?? 0, states.length), copied },
     };
     if (reachable === undefined) {
       const since = registration.state === "offline" ? registration.stateSince : undefined;

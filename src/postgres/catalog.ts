@@ -45,6 +45,8 @@ export interface CatalogTable {
   readonly identityColumns: readonly string[];
   /** Column sets of the usable unique indexes: immediate, not partial, no expressions, all columns NOT NULL; the primary key first. */
   readonly uniqueKeys: readonly (readonly string[])[];
+  /** Of SELECT, INSERT, UPDATE, DELETE and TRUNCATE, and USAGE for its schema, what the role lacks. */
+  readonly missingPrivileges: readonly string[];
   /** In attribute order, dropped columns left out. */
   readonly columns: readonly CatalogColumn[];
 }
@@ -68,6 +70,7 @@ interface TableRow {
   persistence: "p" | "u" | "t";
   root_schema: string | null;
   root_name: string | null;
+  missing: string;
   identity: "d" | "n" | "f" | "i";
 }
 
@@ -109,7 +112,10 @@ const TABLES = `
     ),
     roots as (select distinct on (oid) oid, ancestor from up order by oid, depth desc)
   select c.oid, n.nspname as schema, c.relname as name, c.relkind as kind, c.relpersistence as persistence,
-    rn.nspname as root_schema, rc.relname as root_name, c.relreplident as identity
+    rn.nspname as root_schema, rc.relname as root_name, c.relreplident as identity,
+    (select coalesce(pg_catalog.json_agg(p), '[]') from pg_catalog.unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'USAGE']) as p
+      where not case when p = 'USAGE' then pg_catalog.has_schema_privilege(n.oid, p) when p in ('DELETE', 'TRUNCATE') then pg_catalog.has_table_privilege(c.oid, p)
+        else pg_catalog.has_table_privilege(c.oid, p) or pg_catalog.has_any_column_privilege(c.oid, p) end)::text as missing
   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     left join roots on roots.oid = c.oid
     left join pg_catalog.pg_class rc on rc.oid = roots.ancestor left join pg_catalog.pg_namespace rn on rn.oid = rc.relnamespace
@@ -235,6 +241,7 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
     replicaIdentity: IDENTITIES[row.identity],
     identityColumns: columnsOfIndex(identityIndex),
     uniqueKeys: indexes.filter((index) => index.all_not_null === "true").map(columnsOfIndex),
+    missingPrivileges: JSON.parse(row.missing) as string[],
     columns: columns.map((column) => ({
       name: column.name,
       typeOid: Number(column.type_oid),

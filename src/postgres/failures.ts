@@ -173,7 +173,7 @@ function wrongPassword(what: string): Cause {
     code: "ERS-202",
     what,
     remedy:
-      "Check the role, and its password in .pgpass, PGPASSWORD, ${env:…} or ${file:…}; it reconnects by itself when corrected.",
+      "Check the role, and its password in .pgpass, PGPASSWORD, ${env:…} or ${file:…}; a running erserver goes on by itself once the server and it agree.",
   };
 }
 

@@ -286,13 +286,17 @@ function sameTables(current: readonly CurrentTable[], wanted: readonly Published
 
 function publicationFailure(error: unknown, name: string, statements: readonly string[]): unknown {
   const state = sqlStateOf(error);
-  const sql = `${statements.join("; ")};`;
+  const sql = `\n${statements.join(";\n")};`;
   if (state === SQLSTATE.insufficientPrivilege) {
-    return new ErserverError("ERS-304", `publication "${name}" cannot be made: ${(error as Error).message}`, {
-      subject: name,
-      remedy: `Let the role own the tables and GRANT CREATE ON DATABASE, or have a superuser run on the source: ${sql}`,
-      cause: error,
-    });
+    return new ErserverError(
+      "ERS-304",
+      `publication "${name}" cannot be made or changed: ${(error as Error).message}`,
+      {
+        subject: name,
+        remedy: `Let the role own the tables and GRANT CREATE ON DATABASE, or have a superuser run on the source: ${sql}`,
+        cause: error,
+      },
+    );
   }
   if (
     state?.startsWith("42") === true ||

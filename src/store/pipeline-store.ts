@@ -200,7 +200,7 @@ export class PipelineStore {
 
   async setState(state: PipelineState, error: StoredError | undefined): Promise<void> {
     await this.#session.query(
-      `update erserver.pipeline set state_since = case when state = $2 then state_since else now() end, state = $2, seen_at = pg_catalog.clock_timestamp(), error = coalesce($3::jsonb, case when $2 = 'streaming' then null else error end) where name = $1`,
+      `update erserver.pipeline set state_since = case when state = $2 then state_since else now() end, state = $2, seen_at = pg_catalog.clock_timestamp(), error = $3::jsonb where name = $1`,
       [this.#name, state, error === undefined ? null : JSON.stringify(error)],
     );
   }
@@ -261,14 +261,22 @@ export class PipelineStore {
     await this.#session.query("delete from erserver.pipeline where name = $1", [this.#name]);
   }
 
-  /** Drops schema `erserver` when no other pipeline ends here; true when it did. */
+  /** Drops schema `erserver`, or all that is in it, when no other pipeline ends here; true when it did. */
   async dropSchemaIfUnused(): Promise<boolean> {
     const rows = await this.#session.query(
       "select 1 as one from erserver.pipeline where name <> $1 limit 1",
       [this.#name],
     );
     if (rows.length > 0) return false;
-    await this.#session.query("drop schema erserver cascade");
+    // Who may not make a schema would not get it back: it was made for the role.
+    const [may] = await this.#session.query(
+      "select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')::text as create",
+    );
+    await this.#session.query(
+      may?.["create"] === "true"
+        ? "drop schema erserver cascade"
+        : "drop table erserver.conflict, erserver.table_state, erserver.progress, erserver.pipeline, erserver.migration",
+    );
     return true;
   }
 }

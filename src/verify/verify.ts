@@ -61,6 +61,7 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
   await using sides = await connectSides(options);
   if (sides.registration === undefined) throw notInitialized(options.target.name);
   await refusePaused(sides.target, options.target.name);
+  await requireCopied(sides, options.target.name);
   const pairs = await pairTables(options, sides);
   await using held = new Connections();
   using _giveUp = onAbort(options.signal, () => held.destroy());
@@ -94,6 +95,21 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
     lsn: snapshots.source.consistentPoint,
     tables: tables.toSorted((a, b) => (a.table < b.table ? -1 : 1)),
   };
+}
+
+/** A comparison must not be what fills the target. */
+async function requireCopied({ store }: Sides, name: string): Promise<void> {
+  const states = await store.tableStates();
+  const missing = states.filter(({ state }) => state !== "finished_copy");
+  if (missing.length === 0 && states.length > 0) return;
+  throw new ErserverError(
+    "ERS-407",
+    `${missing.length} of ${states.length} tables of target ${name} are not copied yet`,
+    {
+      subject: name,
+      remedy: "Have them copied first: erserver run or erserver sync.",
+    },
+  );
 }
 
 interface Snapshots {

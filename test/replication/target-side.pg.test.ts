@@ -146,7 +146,7 @@ describe("roles", () => {
     await replication.running.stop();
     const { source, target } = replication;
     await source.query(`create role ${role} login replication; create table hidden (id int primary key); insert into hidden values (1), (2); alter table hidden enable row level security;
-      create policy half on hidden using (id = 1); grant select on hidden to ${role}; `);
+      create policy half on hidden using (id = 1); grant select on hidden, t to ${role}; `);
     await target.query("create table hidden (id int primary key)");
     try {
       const config = testConfig(

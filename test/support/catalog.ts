@@ -33,6 +33,7 @@ export function catalogTable(change: Partial<CatalogTable> = {}): CatalogTable {
     replicaIdentity: "default",
     identityColumns: [],
     uniqueKeys: [],
+    missingPrivileges: [],
     columns: [],
     ...change,
   };

@@ -19,7 +19,8 @@ export function verifyCommand(terminal: Terminal): Command {
   return withConfig(new Command("verify"))
     .summary("compare the content of all tables")
     .description(
-      "Compare the content of every table of source and targets, at one position, while replication goes on. " +
+      "Compare the content of every table of source and targets, at one position, while replication goes on. When no erserver runs, what the " +
+        "target misses up to there is applied first; tables that were never copied are not. " +
         "Exit code 1 when a table differs.",
     )
     .option("--json", "print a JSON line for each target")
@@ -92,9 +93,10 @@ function differs(target: string, different: readonly TableComparison[]): Erserve
   const names = different.map(({ table }) => table).join(", ");
   return new ErserverError("ERS-801", `content differs from the source: ${names}`, {
     subject: target,
-    remedy:
-      "Something else has written to the target, or a conflict was resolved there (see table erserver.conflict). " +
-      `To fill it again: erserver drop --target ${target}, empty its tables, erserver run.`,
+    remedy: different.every((table) => table.insertsOnly)
+      ? `Give the tables a primary key or REPLICA IDENTITY FULL on the source, so that updates and deletes arrive from then on; to fill them again: erserver drop --target ${target}, empty its tables, erserver run.`
+      : "Something else has written to the target, or a conflict was resolved there (see table erserver.conflict). " +
+        `To fill it again: erserver drop --target ${target}, empty its tables, erserver run.`,
   });
 }
 

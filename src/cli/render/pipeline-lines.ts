@@ -30,6 +30,11 @@ export function stateLine(status: PipelineStatus, at: Date, nameWidth: number, p
   return line(status, at, nameWidth, paint, stateDetail(status));
 }
 
+/** What to do about it, for below the line; undefined when there is nothing or the command says it when it ends. */
+export function remedyLine({ state, error }: PipelineStatus): string | undefined {
+  return error === undefined || state === "stopped" ? undefined : `          → ${error.remedy}`;
+}
+
 /** The same for the live block: what the pipeline does now. `copyMs` is how long it has been copying. */
 export function liveLine(status: PipelineStatus, nameWidth: number, paint: Paint, copyMs: number): string {
   const applied = `${plural(status.transactions, "transaction")}, ${plural(status.rows, "row")}`;

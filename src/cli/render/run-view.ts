@@ -2,7 +2,7 @@ import type { PipelineStatus } from "../../pipeline/pipeline.ts";
 import type { PipelineState } from "../../store/pipeline-store.ts";
 import type { Terminal } from "../terminal.ts";
 import { LiveBlock } from "./live-block.ts";
-import { clock, copyText, endLine, liveLine, stateLine, statusEvent } from "./pipeline-lines.ts";
+import { clock, copyText, endLine, liveLine, remedyLine, stateLine, statusEvent } from "./pipeline-lines.ts";
 
 const REDRAW_MS = 500;
 /** How often a copy is reported where lines cannot be drawn again. */
@@ -57,7 +57,9 @@ export class RunView implements Disposable {
       this.#line(
         this.#json
           ? JSON.stringify(statusEvent(status, "state"))
-          : stateLine(status, at, this.#nameWidth, this.#terminal.paint),
+          : [stateLine(status, at, this.#nameWidth, this.#terminal.paint), remedyLine(status)]
+              .filter((line) => line !== undefined)
+              .join("\n"),
       );
     }
     const { copy } = status;

@@ -46,8 +46,8 @@ function cells(target: TargetStatus, now: Date, paint: Paint): string[] {
     lagSeconds === undefined ? UNKNOWN : formatDuration(lagSeconds * 1000),
     lagBytes === undefined ? UNKNOWN : formatBytes(lagBytes),
     appliedLsn === undefined ? UNKNOWN : formatLsn(appliedLsn),
-    formatCount(target.transactions),
-    formatCount(target.rows),
+    target.transactions === undefined ? UNKNOWN : formatCount(target.transactions),
+    target.rows === undefined ? UNKNOWN : formatCount(target.rows),
     retainedWalBytes === undefined ? UNKNOWN : formatBytes(retainedWalBytes),
   ];
 }
@@ -58,8 +58,8 @@ function notesOf(target: TargetStatus, paint: Paint): string[] {
   if (error !== undefined) notes.push(`${name}: ${renderFailure(error, paint)}`);
   if (!running && error === undefined)
     notes.push(`${name}: no erserver is running for this target; start one: erserver run\n`);
-  if (tables.copied < tables.total)
-    notes.push(`${name}: ${tables.copied} of ${plural(tables.total, "table")} copied\n`);
+  if (tables.copied !== undefined && tables.copied < (tables.total ?? 0))
+    notes.push(`${name}: ${tables.copied} of ${plural(tables.total ?? 0, "table")} copied\n`);
   if (
     slot !== undefined &&
     slot.walStatus !== undefined &&
@@ -70,11 +70,12 @@ function notesOf(target: TargetStatus, paint: Paint): string[] {
       `${name}: ${paint.bad(`replication slot ${slot.name} is ${slot.walStatus}`)}: the source removes WAL that is still needed\n`,
     );
   }
-  if (conflicts > 0)
+  if (conflicts !== undefined && conflicts > 0)
     notes.push(
       `${name}: ${plural(conflicts, "conflict")} resolved, see table erserver.conflict on the target\n`,
     );
-  if (replays > 0) notes.push(`${name}: ${plural(replays, "group")} applied row by row\n`);
+  if (replays !== undefined && replays > 0)
+    notes.push(`${name}: ${plural(replays, "group")} applied row by row\n`);
   return notes;
 }
 

@@ -15,7 +15,7 @@ test("what the source's role needs is to read", () => {
     expect.objectContaining({
       code: "ERS-304",
       remedy:
-        'Run on the source as the tables\' owner: GRANT USAGE ON SCHEMA "public" TO "pma"; GRANT SELECT ON "public"."U" TO "pma";',
+        'Run on the source as the tables\' owner: GRANT USAGE ON SCHEMA "public" TO "pma"; GRANT SELECT ON public."U" TO "pma";',
     }),
   );
 });
@@ -24,7 +24,7 @@ test("what the target's role lacks is named with each GRANT", () => {
   expect(() => requirePrivileges({ side: "target", role: "pma", tables: [u, t] })).toThrow(
     expect.objectContaining({
       remedy:
-        'Run on the target as the tables\' owner: GRANT USAGE ON SCHEMA "public" TO "pma"; GRANT SELECT ON "public"."U" TO "pma"; GRANT INSERT, TRUNCATE ON "public"."t" TO "pma";',
+        'Run on the target as the tables\' owner: GRANT USAGE ON SCHEMA "public" TO "pma"; GRANT SELECT ON public."U" TO "pma"; GRANT INSERT, TRUNCATE ON public.t TO "pma";',
     }),
   );
 });

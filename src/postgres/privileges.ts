@@ -1,12 +1,14 @@
 import { ErserverError } from "../errors/erserver-error.ts";
-import { quoteIdent, quoteQualified } from "../quote/ident.ts";
-import type { CatalogTable } from "./catalog.ts";
+import { quoteIdent } from "../quote/ident.ts";
+import { type CatalogTable, tableLabel } from "./catalog.ts";
 
 export interface PrivilegeCheck {
   readonly side: "source" | "target";
   readonly role: string;
   readonly tables: readonly CatalogTable[];
 }
+
+const labelOf = ({ schema, name }: CatalogTable): string => tableLabel(schema, name);
 
 const NEEDED = {
   source: ["SELECT"],
@@ -23,12 +25,15 @@ export function requirePrivileges({ side, role, tables }: PrivilegeCheck): void 
   );
   const grants = tables.flatMap((table) => {
     const missing = NEEDED[side].filter((privilege) => table.missingPrivileges.includes(privilege));
-    const label = quoteQualified(table.schema, table.name);
-    return missing.length === 0 ? [] : [`GRANT ${missing.join(", ")} ON ${label} TO ${name};`];
+    return missing.length === 0 ? [] : [`GRANT ${missing.join(", ")} ON ${labelOf(table)} TO ${name};`];
   });
   if (schemas.size + grants.length === 0) return;
-  throw new ErserverError("ERS-304", `role ${name} lacks privileges on the ${side}`, {
-    subject: role,
+  const concerned = tables.filter(({ missingPrivileges }) =>
+    ["USAGE", ...NEEDED[side]].some((privilege) => missingPrivileges.includes(privilege)),
+  );
+  const labels = concerned.map(labelOf).join(", ");
+  throw new ErserverError("ERS-304", `role ${name} lacks privileges on the ${side}, for ${labels}`, {
+    subject: labels,
     remedy: `Run on the ${side} as the tables' owner: ${[...schemas, ...grants].join(" ")}`,
   });
 }

@@ -28,6 +28,7 @@ test("there is one line for each change of state, however often the status comes
   expect(terminal.output.split("\n")).toEqual([
     "14:02:11  london     streaming    at 0/15A3F40",
     "14:02:11  london     offline      target: ERS-201 r@h:1/d: no answer",
+    "          → Start it.",
     "14:02:11  london     streaming    at 0/15A3F40",
     "london: ended after 1 transaction (1,200 rows), at 0/15A3F40",
     "",

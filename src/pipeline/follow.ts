@@ -4,6 +4,7 @@ import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import { publicationFingerprint } from "../postgres/publications.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
 import { connectReplication } from "./connect-replication.ts";
@@ -33,6 +34,9 @@ const IDLE_ADVANCE_MS = 5_000;
 
 /** Behind by more than this, with work waiting, is catching up. */
 const CATCHING_UP_MS = 10_000;
+
+/** How often it is asked whether the publications are still those that we left. */
+const PUBLICATION_CHECK_MS = 10_000;
 
 /** Behind by more than this is put on record for `status`; less is told by the source's own replay_lag. */
 const BEHIND_MS = 1_000;
@@ -101,7 +105,10 @@ export async function follow(
   });
   try {
     await using requests = await Requests.open(open.store, {
-      onPoll: () => flow.reportBehind(),
+      onPoll: async () => {
+        await flow.reportBehind();
+        await flow.checkPublications();
+      },
       onError: (error) => transport.fail(error),
     });
     await flow.run(requests);
@@ -130,6 +137,7 @@ class Flow {
   #state: "catching-up" | "streaming" | "paused" | undefined;
   /** What is on record. */
   #behindSince: number | undefined;
+  #checkedMs = performance.now();
 
   constructor(parts: FlowParts) {
     this.#parts = parts;
@@ -187,6 +195,18 @@ class Flow {
     if (since === this.#behindSince) return;
     this.#behindSince = since;
     await open.store.setBehind(since === undefined ? undefined : new Date(since / 1000));
+  }
+
+  /** What a publication leaves out nobody hears of: opening the pipeline anew says what has changed, or copies what joined. */
+  async checkPublications(): Promise<void> {
+    if (performance.now() - this.#checkedMs < PUBLICATION_CHECK_MS) return;
+    this.#checkedMs = performance.now();
+    const { source, publications, published } = this.#parts.open;
+    if ((await publicationFingerprint(source, publications)) === published) return;
+    throw new ErserverError("ERS-509", `publication "${publications.all}" was changed by somebody else`, {
+      subject: publications.all,
+      remedy: "Nothing to do: the pipeline is opened anew by itself, and says what is missing.",
+    });
   }
 
   #applied(applied: Applied, commitTime: number): void {

@@ -17,6 +17,7 @@ import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
   changePublications,
   planPublications,
+  publicationFingerprint,
   publicationNames,
   type PublicationNames,
 } from "../postgres/publications.ts";
@@ -64,6 +65,8 @@ export interface OpenPipeline extends AsyncDisposable {
   readonly registration: Registration;
   readonly slot: SlotName;
   readonly publications: PublicationNames;
+  /** As they were left: see `publicationFingerprint`. */
+  readonly published: string;
   readonly selection: Selection;
   readonly targetTables: ReadonlyMap<string, CatalogTable>;
   /** Undefined until the slot has been made. */
@@ -167,6 +170,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const changes = await migrate(control, where);
     const registration = await store.register(sourceFacts, slot);
     await changePublications(source, publishing);
+    const published = await publicationFingerprint(source, publications);
     await syncTableStates(store, selection);
     return {
       source,
@@ -178,6 +182,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       registration,
       slot,
       publications,
+      published,
       selection,
       targetTables,
       progress,

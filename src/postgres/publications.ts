@@ -41,6 +41,22 @@ export interface PublicationPlan {
   readonly followed: readonly PublishedTable[] | undefined;
 }
 
+/** Changes when anybody makes the publications publish something else, also by renaming a table or making it anew. */
+export async function publicationFingerprint(
+  session: ControlSession,
+  { all, insertOnly }: PublicationNames,
+): Promise<string> {
+  const [row] = await session.query(
+    `select coalesce(pg_catalog.md5(pg_catalog.string_agg(one, ';' order by one)), '') as fingerprint from (
+       select pg_catalog.concat_ws(',', p.pubname, p.pubinsert, p.pubupdate, p.pubdelete, r.prrelid, n.nspname, c.relname) as one
+       from pg_catalog.pg_publication p left join pg_catalog.pg_publication_rel r on r.prpubid = p.oid
+         left join pg_catalog.pg_class c on c.oid = r.prrelid left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+       where p.pubname = any ($1)) as all_of_them`,
+    [[all, insertOnly]],
+  );
+  return row?.["fingerprint"] ?? "";
+}
+
 /** What makes one publication publish what is wanted. */
 export interface PublicationChange {
   readonly name: string;

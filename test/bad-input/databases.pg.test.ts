@@ -436,6 +436,26 @@ test("another source than the registered one: refused, and nothing is made there
 });
 
 describe("while it runs", () => {
+  test("a table that is swapped for another of its name stops it, though no change tells", async () => {
+    await inWorld({}, async (world) => {
+      const { source, target, config, name } = world;
+      await using running = runPipeline(config, name);
+      await caughtUp(source, running);
+      const before = await rowVersions(target.url);
+      await source.query(
+        "create table anew (like t including all); insert into anew values (7, 'anew'); drop table t; alter table anew rename to t",
+      );
+      await expectStopped(running, {
+        code: "ERS-505",
+        names: "public.t",
+        remedy: /tables\.exclude.*TRUNCATE/,
+      });
+      expect(await rowVersions(target.url)).toEqual(before);
+      await startOver(world);
+      await expectGoesOn(world);
+    });
+  });
+
   test("a publication that is dropped stops it before a change is passed over", async () => {
     await inWorld({}, async (world) => {
       const { source, target, config, name, slot } = world;

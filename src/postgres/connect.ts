@@ -37,9 +37,13 @@ const VALUE_SETTINGS: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: "0",
 };
 
-/** Came with 14 and 17, so the start-up packet cannot name them: an older server would refuse the connection. */
-const DISABLE_LATER_TIMEOUTS = `select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings
-  where name in ('idle_session_timeout', 'transaction_timeout') and setting <> '0'`;
+/**
+ * Came with 11, 14 and 17, so the start-up packet cannot name them: an older server would refuse the connection. Compiling a query
+ * takes longer than any of ours on the catalogues runs (0.35 s instead of 2 ms, by an estimate of its cost that is far off).
+ */
+const DISABLE_LATER_SETTINGS = `select pg_catalog.set_config(name, 'off', false) from pg_catalog.pg_settings where name = 'jit' and setting <> 'off'
+  union all select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings
+    where name in ('idle_session_timeout', 'transaction_timeout') and setting <> '0'`;
 
 /** How long `end` waits for a server that may not hear us. */
 const END_TIMEOUT_MS = 2_000;
@@ -232,7 +236,7 @@ async function connectOnce(
   try {
     await connecting;
     assertBound();
-    await client.query(DISABLE_LATER_TIMEOUTS);
+    await client.query(DISABLE_LATER_SETTINGS);
     return client;
   } catch (error) {
     // pg keeps the socket open when it is the one that gives up.

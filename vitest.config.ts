@@ -13,6 +13,8 @@ function pair(
   return {
     extends: true,
     test: {
+      // One process for many files: loading the program again for each takes longer than many of them run.
+      isolate: false,
       name,
       include,
       globalSetup: ["test/support/servers.setup.ts"],

@@ -50,9 +50,10 @@ const stamp = fc
       bc ? " BC" : "",
     ] as const;
   });
+// One below the largest stays free for the canonical form, which is [low,high).
 const range = fc
   .tuple(
-    fc.integer(),
+    fc.integer({ max: 2 ** 31 - 2 }),
     fc.nat(1_000_000),
     fc.constantFrom("[", "("),
     fc.constantFrom("]", ")"),

@@ -193,8 +193,12 @@ export function tableAbsent(...labels: readonly string[]): ErserverError {
 }
 
 export function columnAbsent(label: string, column: string, definition: string | undefined): ErserverError {
+  const add =
+    definition === undefined
+      ? `Add it to ${label} on the target, with the values that old rows have on the source`
+      : `On the target: ALTER TABLE ${label} ADD COLUMN ${definition}`;
   return new ErserverError("ERS-402", `column "${column}" of ${label} does not exist on the target`, {
     subject: `${label}.${column}`,
-    remedy: `On the target: ALTER TABLE ${label} ADD COLUMN ${definition ?? `"${column}" …`}; then erserver run goes on. Or \`missing_column: ignore\` in the configuration to leave such columns out.`,
+    remedy: `${add}; then erserver run goes on. Or \`missing_column: ignore\` in the configuration to leave such columns out.`,
   });
 }

@@ -13,8 +13,8 @@ export interface CatalogColumn {
   readonly typeModifier: number;
   /** OID of the type, of a domain the type that it is over in the end. */
   readonly baseTypeOid: number;
-  /** As in ALTER TABLE … ADD COLUMN, so that the rows that are there already get the value that they have here. */
-  readonly definition: string;
+  /** As in ALTER TABLE … ADD COLUMN, so that the rows that are there already get the value that they have here; undefined when they may differ. */
+  readonly definition: string | undefined;
   readonly notNull: boolean;
   readonly hasDefault: boolean;
   /** Computed by the server (GENERATED ALWAYS AS (…)), stored or virtual. */
@@ -81,7 +81,7 @@ interface ColumnRow {
   type_name: string;
   type_modifier: string;
   base_type_oid: string;
-  definition: string;
+  definition: string | null;
   not_null: string;
   has_default: string;
   generated: string;
@@ -132,7 +132,7 @@ const columnsQuery = (version: number): string => `
   select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
     case when t.typtype = 'd' then base.modifier else a.atttypmod end as type_modifier, base.oid as base_type_oid,
     pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
-      ${version >= 110_000 ? "|| case when a.atthasmissing then ' DEFAULT ' || pg_catalog.quote_literal((a.attmissingval::text::text[])[1]) else '' end" : ""} as definition,
+      || case ${version >= 110_000 ? "when a.atthasmissing then ' DEFAULT ' || pg_catalog.quote_literal((a.attmissingval::text::text[])[1])" : ""} when a.atthasdef or a.attidentity <> '' then null else '' end as definition,
     a.attnotnull::text as not_null, a.atthasdef::text as has_default, ${version >= 120_000 ? "a.attgenerated::text" : "''"} as generated, a.attidentity as identity,
     (case when base.typtype = 'e' then true
           when base.oid >= ${FIRST_UNFIXED_OID} then false
@@ -248,7 +248,7 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
       typeName: column.type_name,
       typeModifier: Number(column.type_modifier),
       baseTypeOid: Number(column.base_type_oid),
-      definition: column.definition,
+      definition: column.definition ?? undefined,
       notNull: column.not_null === "true",
       hasDefault: column.has_default === "true",
       generated: column.generated !== "",

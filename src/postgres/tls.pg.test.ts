@@ -163,8 +163,18 @@ test("PGSSLNEGOTIATION of the environment is the configuration's matter alone", 
 });
 
 describe("channel binding", () => {
-  test.each(["disable", "prefer", "require"])("%s works with scram-sha-256", async (mode) => {
+  test.each(["disable", "prefer"])("%s works with scram-sha-256", async (mode) => {
     expect(await tlsOf(`sslmode=require channel_binding=${mode}`)).toMatch(/^TLSv1/);
+  });
+
+  test("require works with scram-sha-256, from 11 on", async () => {
+    const version = tlsOf("sslmode=require channel_binding=require");
+    if (cluster.major >= 11) expect(await version).toMatch(/^TLSv1/);
+    else
+      await expect(version).rejects.toMatchObject({
+        code: "ERS-207",
+        message: expect.stringContaining("does not offer it"),
+      });
   });
 
   test.each([
@@ -231,7 +241,10 @@ test("hostaddr is where to connect to, host is the name that .pgpass has", async
 });
 
 describe("a TLS socket that was handed over", () => {
-  const conninfo = () => conninfoOf(`${BY_NAME} sslmode=verify-full ${CA} channel_binding=require`);
+  const conninfo = () => {
+    const binding = cluster.major >= 11 ? "require" : "prefer";
+    return conninfoOf(`${BY_NAME} sslmode=verify-full ${CA} channel_binding=${binding}`);
+  };
   const sessions = async (): Promise<number> => {
     const session = await openSession(cluster.url());
     try {

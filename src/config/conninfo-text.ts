@@ -19,14 +19,23 @@ export function isConninfoUrl(text: string): boolean {
   return URL_START.test(text);
 }
 
-/** Throws ERS-104 for a word that libpq does not know. */
-export function checkKeyword(word: string): void {
+/**
+ * Throws ERS-104 for a word that libpq does not know, `number` counting the keywords from 1. Only a word like a keyword is repeated:
+ * another may be the rest of a password that holds the character which ends it.
+ */
+export function checkKeyword(word: string, number: number): void {
   if (isConninfoKeyword(word)) return;
-  if (!/^\w{1,40}$/.test(word)) throw conninfoError("a keyword is not one that libpq knows");
+  const hint = /^\w{1,40}$/.test(word) ? keywordHint(word) : "";
+  if (hint !== "") throw conninfoError(`unknown keyword "${word}" in a connection string.${hint}`);
+  throw conninfoError(
+    `keyword ${number} of a connection string is not one that libpq knows`,
+    'Correct it. If it is part of the value before: put the value in quotes; in a URL, percent-encode "&" as %26.',
+  );
+}
+
+function keywordHint(word: string): string {
   const meant = meantKeyword(word);
-  const hint =
-    meant === undefined ? didYouMean(word, Object.keys(CONNINFO_KEYWORDS)) : ` Did you mean "${meant}"?`;
-  throw conninfoError(`unknown keyword "${word}" in a connection string.${hint}`);
+  return meant === undefined ? didYouMean(word, Object.keys(CONNINFO_KEYWORDS)) : ` Did you mean "${meant}"?`;
 }
 
 /** Splits a URL or a keyword=value string as libpq does. Throws ERS-104. */
@@ -52,7 +61,7 @@ function splitKeywordValue(text: string): ConninfoPairs {
           "Put the password in single quotes: password='…'.",
         );
       }
-      if (match !== null && equals !== undefined) checkKeyword(keyword);
+      if (match !== null && equals !== undefined) checkKeyword(keyword, pairs.length + 1);
       throw conninfoError(`missing "=" after the word at character ${at + 1} of a connection string`);
     }
     if (quoted !== undefined && closing === undefined) {
@@ -98,12 +107,12 @@ function splitUrl(url: string): ConninfoPairs {
   add("host", hosts.join(","));
   add("port", ports.join(","));
   add("dbname", database);
-  for (const parameter of query === undefined || query === "" ? [] : query.replace(/&$/, "").split("&"))
-    pairs.push(splitParameter(parameter));
+  const parameters = query === undefined || query === "" ? [] : query.replace(/&$/, "").split("&");
+  pairs.push(...parameters.map((parameter, index) => splitParameter(parameter, index + 1)));
   return pairs;
 }
 
-function splitParameter(parameter: string): [string, string] {
+function splitParameter(parameter: string, number: number): [string, string] {
   const [name = "", value, ...more] = parameter.split("=");
   if (value === undefined || more.length > 0) {
     throw conninfoError(
@@ -114,7 +123,7 @@ function splitParameter(parameter: string): [string, string] {
   const keyword = percentDecode(name, "keyword");
   // JDBC's way to ask for TLS, which libpq takes as well.
   if (keyword === "ssl" && value === "true") return ["sslmode", "require"];
-  checkKeyword(keyword);
+  checkKeyword(keyword, number);
   return [keyword, percentDecode(value, keyword)];
 }
 

@@ -184,8 +184,8 @@ function secretOf(text: string | undefined): Secret | undefined {
 }
 
 function mappingPairs(mapping: Readonly<Record<string, unknown>>): ConninfoPairs {
-  return Object.entries(mapping).map(([keyword, value]) => {
-    checkKeyword(keyword);
+  return Object.entries(mapping).map(([keyword, value], index) => {
+    checkKeyword(keyword, index + 1);
     if (typeof value === "string") return [keyword, value];
     // A number only where it can mean nothing but itself: YAML would read the password 007 as 7.
     if (

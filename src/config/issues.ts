@@ -1,8 +1,13 @@
 import type { z } from "zod";
+import { isConninfoKeyword } from "./conninfo-keywords.ts";
 import { didYouMean } from "./did-you-mean.ts";
 import { type JsonSchema, knownKeys } from "./json-schema.ts";
 
 export type Path = readonly PropertyKey[];
+
+export function isConninfoPath(path: Path): boolean {
+  return path.length === 1 ? path[0] === "source" : path.length === 2 && path[0] === "targets";
+}
 
 /** A schema issue in the operator's words. */
 export interface Finding {
@@ -110,7 +115,9 @@ export function showPath(path: Path): string {
   return path
     .map((step, index) => {
       if (typeof step === "number") return `[${step}]`;
-      const key = showKey(String(step));
+      const inConninfo = isConninfoPath(path.slice(0, index));
+      // In a connection it may be the rest of a password, as after a wrong quote.
+      const key = inConninfo && !isConninfoKeyword(String(step)) ? "(not a keyword)" : showKey(String(step));
       return (index === 0 ? "" : ".") + (/^"[\w-]+"$/.test(key) ? key.slice(1, -1) : key);
     })
     .join("");

@@ -371,6 +371,8 @@ describe("a secret never shows", () => {
     "source: 'x' hunter2\ntargets: { a: host=x }",
     "source: *hunter2\ntargets: { a: host=x }",
     "source: postgres://u:hunter2@h/db\ntargets: { a: postgres://v:hunter2@h/db }",
+    "source: { host: h, password: a, hunter2: [b] }\ntargets: { a: host=x }",
+    "source: host=x\ntargets: { a: { password: a, hunter2: } }",
   ])("in the error about %j", (text) => {
     const error = failure(() => load(text, { env: { PW: "hunter2" } }));
     expect(inspect(error, { depth: 9 })).not.toContain("hunter2");

@@ -2,7 +2,7 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import type { Config, TargetConfig } from "./config.ts";
 import { type Conninfo, describeConninfo, type Host, parseConninfo } from "./conninfo.ts";
 import { type Environment, errnoOf, systemEnvironment } from "./environment.ts";
-import { describeIssues, type Path } from "./issues.ts";
+import { describeIssues, isConninfoPath, type Path } from "./issues.ts";
 import { configJsonSchema } from "./json-schema.ts";
 import { Problems } from "./problems.ts";
 import { conninfoEscape, resolveReferences } from "./references.ts";
@@ -146,10 +146,6 @@ function assemble(
     binary: file.binary,
     logLevel: file.log.level,
   };
-}
-
-function isConninfoPath(path: Path): boolean {
-  return path.length === 1 ? path[0] === "source" : path.length === 2 && path[0] === "targets";
 }
 
 function resolveAll(value: unknown, path: Path, resolve: (text: string, path: Path) => string): unknown {

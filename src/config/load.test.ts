@@ -286,6 +286,13 @@ describe("each problem is given with its position", () => {
       /targets\.a: environment variable "NOPE" is not set/,
     ],
     [
+      "a variable that every object of JavaScript has",
+      "source: host=x\ntargets:\n  a: host=${env:constructor}\n",
+      "ERS-105",
+      "3:6",
+      /environment variable "constructor" is not set/,
+    ],
+    [
       "a file that is absent",
       "source: host=x\ntargets:\n  a: host=${file:nope}\n",
       "ERS-105",

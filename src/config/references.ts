@@ -34,7 +34,8 @@ export function conninfoEscape(conninfo: string): (value: string) => string {
 function lookUp(reference: string, { environment, configPath }: ReferenceOptions): string {
   const [, kind, name = ""] = /^(env|file):(.+)$/s.exec(reference) ?? [];
   if (kind === "env") {
-    const value = environment.env[name];
+    // process.env has a prototype, and so something by the name of constructor.
+    const value = Object.hasOwn(environment.env, name) ? environment.env[name] : undefined;
     if (value !== undefined) return value;
     throw unresolved(
       `environment variable "${name}" is not set`,

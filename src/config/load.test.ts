@@ -263,6 +263,22 @@ describe("each problem is given with its position", () => {
     ["an open quote", `${HEAD}log: "x\n`, "ERS-102", "5:1", /quote/],
     ["a tab", `${HEAD}log:\n\tlevel: info\n`, "ERS-102", "5:1", /[Tt]ab/],
     ["an alias without anchor", `${HEAD}log: *nothing\n`, "ERS-102", "1:1", /alias/],
+    [
+      "a mapping inside of itself",
+      "source: &s\n  host: *s\ntargets: { a: host=x }\n",
+      "ERS-102",
+      "2:9",
+      /nested too deeply, or an alias/,
+    ],
+    ["a list inside of itself", `${HEAD}tables: &t\n  include: [*t]\n`, "ERS-102", "5:13", /too deeply/],
+    ["too many levels", `${HEAD}copy: ${"[".repeat(40)}${"]".repeat(40)}\n`, "ERS-102", "4:39", /too deeply/],
+    [
+      "aliases that multiply the file",
+      `${HEAD}a: &a [x, x]\n${Array.from("abcdefgh", (last, at) => `${at}: &${"bcdefghi"[at]} [*${last}, *${last}]\n`).join("")}`,
+      "ERS-102",
+      "1:1",
+      /there are too many/,
+    ],
     ["a second document", `${HEAD}---\na: b\n`, "ERS-102", "4:1", /second document/],
     [
       "a connection string",
@@ -327,6 +343,12 @@ describe("each problem is given with its position", () => {
     expect(error.message).toMatch(message);
     expect(error.message).toContain(`${PATH}:${position}: `);
     expect(error.remedy).not.toBe("");
+  });
+
+  test.each(["[", "{a: ", "- "])("20,000 times %j is one problem, in words", (open) => {
+    const error = failure(() => load(open.repeat(20_000)));
+    expect(error.code).toBe("ERS-102");
+    expect(error.message).toMatch(/^etc\/erserver\.yaml:1:\d+: lists and mappings are nested too deeply/);
   });
 
   test("all problems come in one error, in the order of the file", () => {

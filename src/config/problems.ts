@@ -23,11 +23,7 @@ export class Problems {
   constructor(file: string, document: YamlDocument) {
     this.#file = file;
     this.#document = document;
-    this.#found = document.problems.map(({ position, message, duplicateKey }) => ({
-      code: duplicateKey ? "ERS-103" : "ERS-102",
-      position,
-      message,
-    }));
+    this.#found = [...document.problems];
   }
 
   /** The value at `path` is wrong. A value that is wrong already is not worth a second complaint. */

@@ -8,16 +8,24 @@ export interface Position {
 }
 
 export interface SyntaxProblem {
+  /** Not YAML, or YAML that no configuration can be. */
+  readonly code: "ERS-102" | "ERS-103";
   readonly position: Position;
   readonly message: string;
-  readonly duplicateKey: boolean;
 }
+
+/** The schema has 5 levels, and no file is far from it. What recurses through its values must come to an end. */
+const MOST_LEVELS = 32;
+
+const TOO_DEEP =
+  "lists and mappings are nested too deeply, or an alias (*…) stands inside of what it repeats";
 
 /** Instead of the parser's messages that are unclear, or that repeat text of the file, which may be a password. */
 const OWN_MESSAGES: Readonly<Record<string, string>> = {
   BAD_DQ_ESCAPE: "an escape sequence in double quotes is not valid: use single quotes for plain text",
   DUPLICATE_KEY: "a key stands twice in the same mapping",
   MULTIPLE_DOCS: "a second document begins: the file must hold one",
+  RESOURCE_EXHAUSTION: TOO_DEEP,
   TAG_RESOLVE_FAILED: "a tag (!…) is not known or does not fit its value",
   UNEXPECTED_TOKEN: "something does not belong here: check quotes, brackets and indentation",
 };
@@ -32,24 +40,17 @@ export class YamlDocument {
 
   constructor(text: string) {
     // Pretty errors quote the line, which may hold a password.
-    const document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
-    this.#document = document;
-    const problems = [...document.errors, ...document.warnings].map(
-      ({ code, message, pos }): SyntaxProblem => ({
-        position: this.#at(pos[0]),
-        message: OWN_MESSAGES[code] ?? message,
-        duplicateKey: code === "DUPLICATE_KEY",
-      }),
-    );
+    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    const problems = this.#parserProblems();
     if (problems.length === 0) {
       try {
-        this.value = document.toJS() ?? undefined;
+        const value: unknown = this.#document.toJS() ?? undefined;
+        const deep = findTooDeep(value);
+        if (deep === undefined) this.value = value;
+        else problems.push({ code: "ERS-102", position: this.positionOf(deep), message: TOO_DEEP });
       } catch {
-        problems.push({
-          position: this.#at(0),
-          message: "an alias has no anchor, or there are too many",
-          duplicateKey: false,
-        });
+        const message = "an alias has no anchor, or there are too many";
+        problems.push({ code: "ERS-102", position: this.#at(0), message });
       }
     }
     this.problems = problems;
@@ -66,8 +67,30 @@ export class YamlDocument {
     return path.length === 0 ? this.#at(0) : this.positionOf(path.slice(0, -1), String(path.at(-1)));
   }
 
+  #parserProblems(): SyntaxProblem[] {
+    const found = [...this.#document.errors, ...this.#document.warnings];
+    // Where the parser gives up, it calls every bracket outside of it wrong.
+    const gaveUp = found.find(({ code }) => code === "RESOURCE_EXHAUSTION");
+    return (gaveUp === undefined ? found : [gaveUp]).map(({ code, message, pos }) => ({
+      code: code === "DUPLICATE_KEY" ? "ERS-103" : "ERS-102",
+      position: this.#at(pos[0]),
+      message: OWN_MESSAGES[code] ?? message,
+    }));
+  }
+
   #at(offset: number): Position {
     const { line, col } = this.#lines.linePos(offset);
     return { line: Math.max(line, 1), column: Math.max(col, 1) };
   }
+}
+
+/** The path of the first value below too many levels; without end are those of an alias inside of its own anchor. */
+function findTooDeep(value: unknown, path: Path = []): Path | undefined {
+  if (path.length > MOST_LEVELS) return path;
+  if (typeof value !== "object" || value === null) return undefined;
+  for (const [key, item] of Object.entries(value)) {
+    const found = findTooDeep(item, [...path, key]);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }

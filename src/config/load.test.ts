@@ -1,5 +1,5 @@
 import { inspect } from "node:util";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { Config } from "./config.ts";
 import { describeConninfo } from "./conninfo.ts";
@@ -279,6 +279,36 @@ describe("each problem is given with its position", () => {
       "1:1",
       /there are too many/,
     ],
+    ["a directive", `%TAGS x\n---\n${HEAD}`, "ERS-102", "1:1", /a line that begins with %/],
+    [
+      "a tag that makes no plain data",
+      "source: !!set {}\ntargets: { a: host=x }\n",
+      "ERS-102",
+      "1:9",
+      /a tag/,
+    ],
+    [
+      "a date of YAML 1.1, which is text",
+      "%YAML 1.1\n---\nsource: 2001-01-01\ntargets: { a: host=x }\n",
+      "ERS-104",
+      "3:9",
+      /source: missing "="/,
+    ],
+    ["a mapping for a key", `${HEAD}? { a: b }\n: c\n`, "ERS-103", "4:3", /a key must be plain text/],
+    [
+      "a key that is in every object of JavaScript",
+      "source: host=x\ntargets: { a: host=y, __proto__: host=z }\n",
+      "ERS-103",
+      "2:23",
+      /"__proto__" cannot be a key or a name/,
+    ],
+    [
+      "a comma in an unquoted password",
+      "source: { host: x, password: a,b }\ntargets: { a: host=x }\n",
+      "ERS-103",
+      "1:32",
+      /a key has no value.*comma/,
+    ],
     ["a second document", `${HEAD}---\na: b\n`, "ERS-102", "4:1", /second document/],
     [
       "a connection string",
@@ -400,10 +430,17 @@ describe("a secret never shows", () => {
     "source: 'x' hunter2\ntargets: { a: host=x }",
     "source: *hunter2\ntargets: { a: host=x }",
     "source: postgres://u:hunter2@h/db\ntargets: { a: postgres://v:hunter2@h/db }",
+    "source: { host: h, password: a,hunter2 }\ntargets: { a: host=x }",
     "source: { host: h, password: a, hunter2: [b] }\ntargets: { a: host=x }",
     "source: host=x\ntargets: { a: { password: a, hunter2: } }",
+    "? { password: hunter2 }\n: x\nsource: host=x\ntargets: { a: host=y }",
+    "source: { [hunter2]: x }\ntargets: { a: host=y }",
+    "%hunter2\n---\nsource: host=x\ntargets: { a: host=y }",
+    "%YAML hunter2\n---\nsource: host=x\ntargets: { a: host=y }",
   ])("in the error about %j", (text) => {
+    const warned = vi.spyOn(process, "emitWarning").mockReturnValue();
     const error = failure(() => load(text, { env: { PW: "hunter2" } }));
+    expect(warned).not.toHaveBeenCalled();
     expect(inspect(error, { depth: 9 })).not.toContain("hunter2");
     expect(JSON.stringify(error)).not.toContain("hunter2");
   });

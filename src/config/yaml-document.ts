@@ -1,4 +1,4 @@
-import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument } from "yaml";
+import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from "yaml";
 import type { Path } from "./issues.ts";
 
 /** Line and column, counted from 1. */
@@ -14,6 +14,17 @@ export interface SyntaxProblem {
   readonly message: string;
 }
 
+const PARSE_OPTIONS = {
+  // Pretty errors quote the line, and warnings the key, which may hold a password.
+  prettyErrors: false,
+  logLevel: "error",
+  // Nothing but text, numbers, lists and mappings: a set or a date would pass for a mapping without keys, and a connection without
+  // keys is libpq's default one.
+  schema: "core",
+  resolveKnownTags: false,
+  stringKeys: true,
+} as const;
+
 /** The schema has 5 levels, and no file is far from it. What recurses through its values must come to an end. */
 const MOST_LEVELS = 32;
 
@@ -22,13 +33,17 @@ const TOO_DEEP =
 
 /** Instead of the parser's messages that are unclear, or that repeat text of the file, which may be a password. */
 const OWN_MESSAGES: Readonly<Record<string, string>> = {
+  BAD_DIRECTIVE: "a line that begins with % is an instruction to the YAML parser, and this one is not known",
   BAD_DQ_ESCAPE: "an escape sequence in double quotes is not valid: use single quotes for plain text",
   DUPLICATE_KEY: "a key stands twice in the same mapping",
   MULTIPLE_DOCS: "a second document begins: the file must hold one",
+  NON_STRING_KEY: "a key must be plain text",
   RESOURCE_EXHAUSTION: TOO_DEEP,
   TAG_RESOLVE_FAILED: "a tag (!…) is not known or does not fit its value",
   UNEXPECTED_TOKEN: "something does not belong here: check quotes, brackets and indentation",
 };
+
+const CONTENT_ERRORS: ReadonlySet<string> = new Set(["DUPLICATE_KEY", "NON_STRING_KEY"]);
 
 /** A YAML file that remembers where its values stand. */
 export class YamlDocument {
@@ -39,9 +54,9 @@ export class YamlDocument {
   readonly value: unknown;
 
   constructor(text: string) {
-    // Pretty errors quote the line, which may hold a password.
-    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    this.#document = parseDocument(text, { ...PARSE_OPTIONS, lineCounter: this.#lines });
     const problems = this.#parserProblems();
+    if (problems.length === 0) problems.push(...this.#keyProblems());
     if (problems.length === 0) {
       try {
         const value: unknown = this.#document.toJS() ?? undefined;
@@ -72,10 +87,28 @@ export class YamlDocument {
     // Where the parser gives up, it calls every bracket outside of it wrong.
     const gaveUp = found.find(({ code }) => code === "RESOURCE_EXHAUSTION");
     return (gaveUp === undefined ? found : [gaveUp]).map(({ code, message, pos }) => ({
-      code: code === "DUPLICATE_KEY" ? "ERS-103" : "ERS-102",
+      code: CONTENT_ERRORS.has(code) ? "ERS-103" : "ERS-102",
       position: this.#at(pos[0]),
       message: OWN_MESSAGES[code] ?? message,
     }));
+  }
+
+  /** Keys that are YAML, but lead astray who reads the mapping. */
+  #keyProblems(): SyntaxProblem[] {
+    const problems: SyntaxProblem[] = [];
+    visit(this.#document, {
+      Pair: (_, { key, value }) => {
+        if (!isScalar(key)) return;
+        let message: string;
+        // Not repeated: in { password: a,b } it is the rest of the password.
+        if (value === null) message = "a key has no value: put text that holds a comma in quotes";
+        // zod leaves it out of what it checks, because of its meaning in JavaScript.
+        else if (key.value === "__proto__") message = '"__proto__" cannot be a key or a name';
+        else return;
+        problems.push({ code: "ERS-103", position: this.#at(key.range?.[0] ?? 0), message });
+      },
+    });
+    return problems;
   }
 
   #at(offset: number): Position {

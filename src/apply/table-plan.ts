@@ -74,7 +74,10 @@ export function planTable(input: PlanInput): TablePlan {
 
   const identity = columns.filter((_column, index) => relation.columns[index]?.partOfKey);
   // The source then lets no UPDATE or DELETE through, or does not publish it.
-  const insertOnly = identity.length === 0 || (table.publishes === "insert" && identity.includes(undefined));
+  const insertOnly =
+    // A table may have no columns at all, and FULL then sends none of them: its rows are all equal.
+    (identity.length === 0 && relation.replicaIdentity !== "full") ||
+    (table.publishes === "insert" && identity.includes(undefined));
   const key = insertOnly ? [] : keyColumns(relation, target, columns, label);
   return {
     relation,

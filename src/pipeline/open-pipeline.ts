@@ -13,6 +13,7 @@ import {
   tableLabel,
   tablesByKey,
 } from "../postgres/catalog.ts";
+import { inOneDatabase } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
   changePublications,
@@ -123,6 +124,16 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
     const sourceFacts = await readSourceFacts(source);
     requireUsableSource(sourceFacts, describeConninfo(config.source));
+    if (await inOneDatabase(source, control)) {
+      throw new ErserverError(
+        "ERS-103",
+        `target ${target.name} is the same database as the source: ${where}`,
+        {
+          subject: target.name,
+          remedy: `Correct \`source\` or \`targets.${target.name}\` in the configuration: they lead to one database by different names.`,
+        },
+      );
+    }
     // A managed host lets roles replicate that the catalogue does not mark so.
     if (!sourceFacts.mayReplicate) await (await connectReplication(context)).end();
     const selection = await select(config, source, sourceFacts);

@@ -1,4 +1,6 @@
+import { randomBytes } from "node:crypto";
 import { quoteLiteral } from "../quote/literal.ts";
+import type { ControlSession } from "./connect.ts";
 
 /**
  * First keys of our advisory locks in a target's database; the second is a hash of the pipeline's name.
@@ -26,4 +28,17 @@ export function applierQuery(pipeline: string): string {
   return `select pid from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 2
     and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
     and classid::bigint = ${LOCK_CLASSES.apply} and objid::bigint = (pg_catalog.hashtext(${quoteLiteral(pipeline)})::bigint & 4294967295)`;
+}
+
+/**
+ * Whether two sessions ended up in one database, whatever names led there: a lock of one is in the other's way. Nothing
+ * else is exact: a cluster that was made from a backup of another has its identifier and its databases' names and OIDs.
+ */
+export async function inOneDatabase(one: ControlSession, other: ControlSession): Promise<boolean> {
+  // 64 bits at random: a key that nobody has, and in another space than the pairs of keys above.
+  const key = randomBytes(8).readBigInt64BE();
+  await one.query(`select pg_catalog.pg_advisory_lock(${key})`);
+  const [free] = await other.query(`select pg_catalog.pg_try_advisory_xact_lock(${key})::text as free`);
+  await one.query(`select pg_catalog.pg_advisory_unlock(${key})`);
+  return free?.["free"] !== "true";
 }

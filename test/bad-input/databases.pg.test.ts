@@ -435,6 +435,19 @@ test("another source than the registered one: refused, and nothing is made there
   });
 });
 
+test("a target that is the source by another name: refused before anything is made", async () => {
+  await inWorld({}, async ({ source, name }) => {
+    await source.query("truncate t");
+    const alias = source.url.replace("127.0.0.1", "localhost");
+    const config = testConfig(source.url, { [name]: alias });
+    const refusal: Refusal = { code: "ERS-103", names: name, remedy: `\`targets.${name}\`` };
+    await expectStopped(runPipeline(config, name), refusal);
+    for (const command of [initPipeline, syncTarget])
+      await expectRefused(command(commandOptions(config)), refusal);
+    expect(await ourObjects(source.url)).toEqual([]);
+  });
+});
+
 describe("while it runs", () => {
   test("a table that is swapped for another of its name stops it, though no change tells", async () => {
     await inWorld({}, async (world) => {

@@ -1,5 +1,7 @@
+import { execFile } from "node:child_process";
 import { rm, writeFile } from "node:fs/promises";
 import path from "node:path";
+import { promisify } from "node:util";
 import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Cluster, startCluster } from "../../src/demo/cluster.ts";
@@ -216,6 +218,20 @@ test.for(SETTINGS.map((one) => [one.what, one] as const))(
     await expectEqualTables(source.url, target.url);
   },
 );
+
+test("a target that was made from a backup of the source is another database, though all its names are the same", async () => {
+  const major = testMajor("source");
+  await using source = await startCluster({ major });
+  await querySession(source.url(), `${TABLE}; insert into t values (1, 'one')`);
+  await source.stop();
+  const dataDirectory = path.join(source.folder, "backup");
+  await promisify(execFile)("cp", ["-a", source.dataDirectory, dataDirectory]);
+  await source.start();
+  await using target = await startCluster({ major, dataDirectory });
+  await querySession(target.url(), "truncate t");
+  await syncTarget(commandOptions(testConfig(source.url(), { backup: target.url() })));
+  await expectEqualTables(source.url(), target.url());
+});
 
 test.runIf(testMajor("source") >= 13)(
   "a slot whose WAL the source has removed: stops, and starting over works",

@@ -13,7 +13,7 @@ import {
   tableLabel,
   tablesByKey,
 } from "../postgres/catalog.ts";
-import { inOneDatabase } from "../postgres/advisory-lock.ts";
+import { inOneDatabase, oneAtATime } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import {
   changePublications,
@@ -39,11 +39,12 @@ import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
 import { connectReplication } from "./connect-replication.ts";
 import { type PipelineContext, sessionOptions } from "./context.ts";
 import {
+  addTableStates,
   copiedTables,
+  forgetTableStates,
   publishedFor,
   requireOwnTables,
   requireSameShape,
-  syncTableStates,
 } from "./table-states.ts";
 import { recordFailure } from "./failure-record.ts";
 import { limitsOf, type Problem } from "./limits.ts";
@@ -97,8 +98,12 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
   /** Set once the target's lock is ours. */
   let locked: PipelineStore | undefined;
   try {
-    // Whatever the server's default: a crash must not take the registration back while the slot that it names stays.
-    const settings = { synchronous_commit: "local" };
+    const settings = {
+      // Whatever the server's default: a crash must not take the registration back while the slot that it names stays.
+      synchronous_commit: "local",
+      // Other pipelines wait for our transactions: not for one whose end a broken connection has kept from the server.
+      idle_in_transaction_session_timeout: String(config.timeoutMs),
+    };
     const control = keep(await connectControl(target.conninfo, { ...options, settings }), (session) =>
       session.end(),
     );
@@ -155,7 +160,6 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const slot = slotNameFor(target.name);
     const publications = publicationNames(slot);
     const there = await usableSchemaExists(control, where);
-    if (there) requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
     const known = there ? await store.registration() : undefined;
     if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
     const existing = await readSlot(source, sourceFacts.version, slot);
@@ -179,10 +183,15 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     });
 
     const changes = await migrate(control, where);
-    const registration = await store.register(sourceFacts, slot);
+    const registration = await oneAtATime(control, async () => {
+      requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
+      const registered = await store.register(sourceFacts, slot);
+      await addTableStates(store, selection);
+      return registered;
+    });
     await changePublications(source, publishing);
     const published = await publicationFingerprint(source, publications);
-    await syncTableStates(store, selection);
+    await forgetTableStates(store, selection);
     return {
       source,
       sourceFacts,

@@ -70,11 +70,15 @@ export function requireSameShape(copied: ReadonlyMap<string, TableState>, select
   }
 }
 
-/** Tables that joined the configuration are to be copied; those that left are forgotten, their rows stay. */
-export async function syncTableStates(store: PipelineStore, selection: Selection): Promise<void> {
+/** Tables that joined the configuration are this pipeline's from now on, and to be copied. */
+export async function addTableStates(store: PipelineStore, selection: Selection): Promise<void> {
+  await store.addTables(selection.tables.map((table) => ({ ...table.source, ...shapeOf(table) })));
+}
+
+/** Tables that left the configuration, once they are published no more; their rows stay. */
+export async function forgetTableStates(store: PipelineStore, selection: Selection): Promise<void> {
   const known = await store.tableStates();
   const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
   const gone = known.filter((table) => !wanted.has(tableKey(table.schema, table.name)));
   if (gone.length > 0) await store.forgetTables(gone);
-  await store.addTables(selection.tables.map((table) => ({ ...table.source, ...shapeOf(table) })));
 }

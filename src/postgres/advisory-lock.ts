@@ -20,8 +20,22 @@ export function lockKeys(purpose: LockPurpose, pipeline: string): string {
   return `${LOCK_CLASSES[purpose]}, pg_catalog.hashtext(${quoteLiteral(pipeline)})`;
 }
 
-/** Serializes installers of schema `erserver`; released with the transaction. */
-export const MIGRATION_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASSES.apply}, 0)`;
+/**
+ * A transaction on what all pipelines that end in the database share: schema `erserver`, and who has which table. They
+ * run one after the other, so that what one finds is still so when it commits.
+ */
+export async function oneAtATime<T>(session: ControlSession, work: () => Promise<T>): Promise<T> {
+  await session.query("begin");
+  try {
+    await session.query(`select pg_catalog.pg_advisory_xact_lock(${LOCK_CLASSES.apply}, 0)`);
+    const result = await work();
+    await session.query("commit");
+    return result;
+  } catch (error) {
+    await session.query("rollback").catch(() => {});
+    throw error;
+  }
+}
 
 /** The backend that applies for the pipeline in this database, if any. */
 export function applierQuery(pipeline: string): string {

@@ -1,7 +1,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
-import { MIGRATION_LOCK } from "../postgres/advisory-lock.ts";
+import { oneAtATime } from "../postgres/advisory-lock.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 
@@ -14,20 +14,18 @@ const MIGRATIONS = new URL("../../sql/target/", import.meta.url);
  */
 export async function migrate(session: ControlSession, where: string): Promise<string[]> {
   const files = await migrationFiles();
-  await session.query("begin");
   try {
-    await session.query(`select ${MIGRATION_LOCK}`);
-    const done = await appliedMigrations(session);
-    refuseUnknown(done, files, where);
-    const missing = files.filter((name) => !done.includes(name));
-    for (const name of missing) {
-      await session.query(await readFile(new URL(name, MIGRATIONS), "utf8"));
-      await session.query("insert into erserver.migration (name) values ($1)", [name]);
-    }
-    await session.query("commit");
-    return missing;
+    return await oneAtATime(session, async () => {
+      const done = await appliedMigrations(session);
+      refuseUnknown(done, files, where);
+      const missing = files.filter((name) => !done.includes(name));
+      for (const name of missing) {
+        await session.query(await readFile(new URL(name, MIGRATIONS), "utf8"));
+        await session.query("insert into erserver.migration (name) values ($1)", [name]);
+      }
+      return missing;
+    });
   } catch (error) {
-    await session.query("rollback").catch(() => {});
     if (sqlStateOf(error) === SQLSTATE.insufficientPrivilege) {
       throw new ErserverError(
         "ERS-304",

@@ -14,6 +14,7 @@ import {
   caughtUp,
   type Replication,
   runPipeline,
+  type RunningPipeline,
   startReplication,
   testConfig,
 } from "../support/pipeline-context.ts";
@@ -197,6 +198,50 @@ test("a second pipeline of the same tables into the same database is refused by 
   await expectStopped(runPipeline(second, "second"), refusal);
   await expectRefused(initPipeline(commandOptions(second)), refusal);
   expect((await ourObjects(source.url)).join()).not.toContain("second");
+});
+
+test("two pipelines that begin at once with the same tables of one database: one is refused, and has made nothing", async () => {
+  // Another pipeline has made the schema.
+  await using replication = await startReplication({
+    schema: `${SCHEMA}; create table u (id int)`,
+    rows: "insert into t values (1, 'a')",
+    config: "tables: { exclude: [public.t] }",
+  });
+  await replication.caughtUp();
+  const { source, target } = replication;
+  const names = [`${source.name}_a`, `${source.name}_b`] as const;
+  const urls = [target.url, target.url.replace("127.0.0.1", "localhost")];
+  const config = testConfig(
+    source.url,
+    Object.fromEntries(names.map((name, index) => [name, urls[index] as string])),
+    "tables: { exclude: [public.u] }",
+  );
+  const door = await target.connect();
+  await door.query("begin; lock table erserver.pipeline in share mode");
+  await using first = runPipeline(config, names[0]);
+  await using second = runPipeline(config, names[1]);
+  const waiting = async (): Promise<boolean> =>
+    (
+      await target.query(
+        "select from pg_locks l join pg_stat_activity a using (pid) where not granted and datname = current_database()",
+      )
+    ).length === 2;
+  await until(waiting, { what: "both to be about to register" });
+  await door.query("commit");
+  const lost = async (running: RunningPipeline): Promise<RunningPipeline> =>
+    running.finished.then(
+      () => running,
+      () => running,
+    );
+  const loser = await Promise.race([lost(first), lost(second)]);
+  const winner = loser === first ? second : first;
+  await expectStopped(loser, { code: "ERS-412", names: "public.t", remedy: winner.pipeline.status.name });
+  await caughtUp(source, winner);
+  await source.query("insert into t values (2, 'b')");
+  await caughtUp(source, winner);
+  await expectEqualTables(source.url, target.url, ["public.t"]);
+  expect((await ourObjects(source.url)).join()).not.toContain(loser.pipeline.status.name);
+  expect(await target.query("select from erserver.pipeline")).toHaveLength(2);
 });
 
 test("a configuration that selects no table is refused", async () => {

@@ -43,6 +43,8 @@ create table erserver.table_state (
   pipeline text not null references erserver.pipeline on delete cascade,
   source_schema text not null,
   source_table text not null,
+  -- pg_class.oid on the source: another table may come to have the name
+  source_oid oid not null,
   state text not null default 'init' check (state in ('init', 'data_sync', 'finished_copy')),
   -- whoever copies it now: a copy commits only while this is still its own token
   copier uuid,

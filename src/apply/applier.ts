@@ -22,7 +22,7 @@ export interface ApplierOptions {
   /** Position on the target now. */
   readonly progressLsn: Lsn;
   /** Rejects when the relation cannot be written (ERS-4xx). */
-  readonly planFor: (relation: Relation) => Promise<TablePlan>;
+  readonly planFor: (relation: Relation, commitLsn: Lsn) => Promise<TablePlan>;
   readonly conflict: ConflictPolicy;
 }
 
@@ -78,11 +78,16 @@ export class Applier {
    * once the session is closed.
    */
   async apply(group: Group): Promise<Applied | undefined> {
-    for (const change of group.changes) {
-      if (change instanceof RowChange) {
-        if (!this.#plans.has(change.relation)) await this.#plan(change.relation);
-      } else {
-        for (const relation of change.relations) if (!this.#plans.has(relation)) await this.#plan(relation);
+    let index = 0;
+    for (const { transaction, end } of group.members) {
+      for (; index < end; index++) {
+        const change = group.changes[index] as Change;
+        if (change instanceof RowChange) {
+          if (!this.#plans.has(change.relation)) await this.#plan(change.relation, transaction);
+        } else {
+          for (const relation of change.relations)
+            if (!this.#plans.has(relation)) await this.#plan(relation, transaction);
+        }
       }
     }
     if (group.begins) {
@@ -118,8 +123,8 @@ export class Applier {
   }
 
   /** Relations are planned before the first byte of their group is sent. */
-  async #plan(relation: Relation): Promise<void> {
-    this.#plans.set(relation, await this.#options.planFor(relation));
+  async #plan(relation: Relation, { commitLsn }: Transaction): Promise<void> {
+    this.#plans.set(relation, await this.#options.planFor(relation, commitLsn));
   }
 
   /** The fast way: everything in one flight. False when it must be replayed; the transaction is rolled back to before the group. */

@@ -68,7 +68,7 @@ export async function copyTable(copy: TableCopy): Promise<number | undefined> {
       copy.onBytes(frames.length);
     }
     const rows = await copyIn.done();
-    if (await isRewritten(source, table.source.oid)) {
+    if (await isRewritten(source, table.source)) {
       await target.query("rollback");
       return undefined;
     }

@@ -107,7 +107,10 @@ export const ERROR_CODES = {
     "slot-ahead",
     "The slot is ahead of what the target has applied: changes in between cannot be had from it.",
   ),
-  "ERS-505": stream("publication-missing", "The pipeline's publication does not exist any more."),
+  "ERS-505": stream(
+    "publication-missing",
+    "The pipeline's publication does not exist any more or was changed, or a copied table is not the one of that name any more.",
+  ),
   "ERS-506": stream(
     "publication-taken",
     "A publication of our name exists and publishes something else, and may not be altered.",

@@ -150,7 +150,7 @@ export class CopyJobs {
       hashTable(source, { ...table.source, columns, where: table.where }),
       hashTable(target, { ...targetTable, columns }),
     ]);
-    if (await isRewritten(source, table.source.oid)) {
+    if (await isRewritten(source, table.source)) {
       this.#rewritten.push(table);
       return;
     }
@@ -186,8 +186,12 @@ export class CopyJobs {
 
 function rewritten({ source: { schema, name } }: ReplicatedTable): ErserverError {
   const label = tableLabel(schema, name);
-  return new ErserverError("ERS-509", `table ${label} was truncated or rewritten just before it was copied`, {
-    subject: label,
-    remedy: "Nothing to do: it is copied again by itself, from a new snapshot.",
-  });
+  return new ErserverError(
+    "ERS-509",
+    `table ${label} was truncated, rewritten or renamed just before it was copied`,
+    {
+      subject: label,
+      remedy: "Nothing to do: it is copied again by itself, from a new snapshot.",
+    },
+  );
 }

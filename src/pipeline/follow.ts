@@ -88,7 +88,7 @@ export async function follow(
     pipeline: target.name,
     progressLsn: progress.lsn,
     conflict: config.apply.conflict,
-    planFor: (relation) => planner.plan(relation),
+    planFor: (relation, commitLsn) => planner.plan(relation, commitLsn),
   });
   const stop = (): void => transport.wake();
   options.signal.addEventListener("abort", stop);

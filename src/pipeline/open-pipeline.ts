@@ -45,6 +45,7 @@ import {
   publishedFor,
   requireOwnTables,
   requireSameShape,
+  requireSameTables,
 } from "./table-states.ts";
 import { recordFailure } from "./failure-record.ts";
 import { limitsOf, type Problem } from "./limits.ts";
@@ -173,6 +174,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const progress = known === undefined ? undefined : await store.progress();
     if (progress !== undefined) checkSlot(existing, slot, sourceFacts, progress.lsn);
     else if (existing === undefined) await requireFreeSlot(source, slot);
+    requireSameTables(copied, selection);
     const publishing = await planPublications(source, {
       names: publications,
       published: selection.published,

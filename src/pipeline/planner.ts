@@ -1,5 +1,5 @@
 import { planTable, type SourceType, type TablePlan } from "../apply/table-plan.ts";
-import type { Lsn } from "../change/lsn.ts";
+import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import {
@@ -14,6 +14,7 @@ import {
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { PipelineContext } from "./context.ts";
 import { type OpenPipeline, select, typesOf } from "./open-pipeline.ts";
+import { tablesReplaced } from "./table-states.ts";
 
 /** Makes table plans, from the catalogues as they were at the start until the stream describes a table anew. */
 export class Planner {
@@ -22,7 +23,8 @@ export class Planner {
   readonly #binary: boolean;
   #sourceTables: ReadonlyMap<string, CatalogTable>;
   #sourceTypes: ReadonlyMap<number, SourceType>;
-  readonly #bySource: Map<string, ReplicatedTable>;
+  readonly #byOid: ReadonlyMap<number, ReplicatedTable>;
+  readonly #byName: ReadonlyMap<string, ReplicatedTable>;
   readonly #seen = new Set<number>();
   #targetTables: ReadonlyMap<string, CatalogTable>;
   #copyLsns: Map<string, Lsn> | undefined;
@@ -35,12 +37,13 @@ export class Planner {
     const sources = open.selection.tables.map(({ source }) => source);
     this.#sourceTables = tablesByKey(sources);
     this.#sourceTypes = typesOf(sources);
-    this.#bySource = new Map(
-      open.selection.tables.map((table) => [tableKey(table.source.schema, table.source.name), table]),
-    );
+    const { tables } = open.selection;
+    this.#byOid = new Map(tables.map((table) => [table.source.oid, table]));
+    this.#byName = new Map(tables.map((table) => [tableKey(table.source.schema, table.source.name), table]));
   }
 
-  async plan(relation: Relation): Promise<TablePlan> {
+  /** `commitLsn` is of the transaction that brings the first change under this description. */
+  async plan(relation: Relation, commitLsn: Lsn): Promise<TablePlan> {
     if (this.#copyLsns === undefined) {
       const states = await this.#open.store.tableStates();
       this.#copyLsns = new Map(
@@ -51,7 +54,7 @@ export class Planner {
     }
     if (this.#seen.has(relation.id)) await this.#readTargetAgain();
     this.#seen.add(relation.id);
-    await this.#requireCopied(relation);
+    await this.#requireCopied(relation, commitLsn);
     if (
       relation.columns.some(({ typeOid }) => typeOid >= FIRST_UNFIXED_OID && !this.#sourceTypes.has(typeOid))
     )
@@ -75,21 +78,38 @@ export class Planner {
     return plan;
   }
 
-  /** A partition that was attached after the start may have rows that no change has brought: it is copied first. */
-  async #requireCopied({ schema, name }: Relation): Promise<void> {
+  /**
+   * A partition that was attached after the start may have rows that no change has brought: it is copied first. A table
+   * that was renamed, and not back again since, may have to be refused.
+   */
+  async #requireCopied({ id, schema, name }: Relation, commitLsn: Lsn): Promise<void> {
     const key = tableKey(schema, name);
-    if (this.#bySource.has(key)) return;
-    const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
-    if (tables.some(({ source }) => tableKey(source.schema, source.name) === key)) {
-      const label = tableLabel(schema, name);
-      throw reshaped(`table ${label} has joined the replicated ones and is to be copied`, label);
+    const known = this.#byOid.get(id);
+    const namesake = this.#byName.get(key);
+    if (known !== undefined && known === namesake) return;
+    if (known === undefined && namesake !== undefined) {
+      // What had the name before the copy is left out by `copy_lsn`; what has got it since is not what was copied.
+      if (commitLsn < (this.#copyLsns?.get(key) ?? ZERO_LSN)) return;
+      throw tablesReplaced([namesake], this.#open.selection);
     }
+    const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
+    const now = tables.find(({ source }) => source.oid === id)?.source;
+    if (now === undefined || (now.schema === known?.source.schema && now.name === known.source.name)) return;
+    const label = tableLabel(now.schema, now.name);
+    throw known === undefined
+      ? reshaped(`table ${label} has joined the replicated ones and is to be copied`, label)
+      : reshaped(
+          `table ${tableLabel(known.source.schema, known.source.name)} was renamed to ${label}`,
+          label,
+        );
   }
 
   #planNow(relation: Relation): TablePlan {
-    const key = tableKey(relation.schema, relation.name);
+    // A table that is renamed and back again between two looks is still the same.
+    const known = this.#byOid.get(relation.id)?.source ?? relation;
+    const key = tableKey(known.schema, known.name);
     // Attached after the start, and gone again or renamed since: it stands under the name that it had.
-    const table = this.#bySource.get(key) ?? {
+    const table = this.#byName.get(key) ?? {
       columns: relation.columns.map((column) => column.name),
       computed: [],
       columnList: false,

@@ -65,9 +65,38 @@ export function requireSameShape(copied: ReadonlyMap<string, TableState>, select
     const label = tableLabel(schema, name);
     throw new ErserverError("ERS-411", `${changed.join(" and ")} of ${label} changed after it was copied`, {
       subject: label,
-      remedy: `Undo the change in the configuration. Or fill the table again: put ${label} under tables.exclude, erserver sync, TRUNCATE ${tableLabel(table.target.schema, table.target.name)} on the target, take it out of there, erserver run.`,
+      remedy: `Undo the change in the configuration. Or ${howToRefill([table], selection)}`,
     });
   }
+}
+
+/** A table of the same name is another one, whose rows the target does not have; what the old one missed nobody can tell. */
+export function requireSameTables(copied: ReadonlyMap<string, TableState>, selection: Selection): void {
+  const replaced = selection.tables.filter(({ source }) => {
+    const state = copied.get(tableKey(source.schema, source.name));
+    return state !== undefined && state.oid !== source.oid;
+  });
+  if (replaced.length > 0) throw tablesReplaced(replaced, selection);
+}
+
+export function tablesReplaced(replaced: readonly ReplicatedTable[], selection: Selection): ErserverError {
+  const labels = replaced.map(({ source }) => tableLabel(source.schema, source.name)).join(", ");
+  return new ErserverError(
+    "ERS-505",
+    `${labels} on the source ${replaced.length === 1 ? "is not the table that was" : "are not the tables that were"} copied: dropped and made anew, or renamed`,
+    {
+      subject: labels,
+      remedy: `If tables were renamed, give them their names back: nothing is lost then. Or ${howToRefill(replaced, selection)}`,
+    },
+  );
+}
+
+function howToRefill(tables: readonly ReplicatedTable[], selection: Selection): string {
+  if (tables.length === selection.tables.length)
+    return "start over for this target: erserver drop, empty its tables, erserver run.";
+  const labels = (names: readonly { schema: string; name: string }[]): string =>
+    [...new Set(names.map(({ schema, name }) => tableLabel(schema, name)))].join(", ");
+  return `fill again what changed: put ${labels(tables.map(({ source }) => source))} under tables.exclude, erserver sync, TRUNCATE ${labels(tables.map(({ target }) => target))} on the target, take it out of there, erserver run.`;
 }
 
 /** Tables that joined the configuration are this pipeline's from now on, and to be copied. */

@@ -51,9 +51,10 @@ export interface TableShape {
   readonly rowFilter: string | null;
 }
 
-export interface TableState extends TableShape {
-  readonly schema: string;
-  readonly name: string;
+/** A table of the source by its name, and the OID that the name had when the table was copied. */
+type SourceTable = Pick<CatalogTable, "oid" | "schema" | "name">;
+
+export interface TableState extends SourceTable, TableShape {
   readonly state: TableSyncState;
   /** Set once copied. */
   readonly copyLsn: Lsn | undefined;
@@ -152,12 +153,13 @@ export class PipelineStore {
 
   async tableStates(): Promise<TableState[]> {
     const rows = await this.#session.query(
-      "select source_schema, source_table, state, copy_lsn, pg_catalog.to_json(columns)::text as columns, row_filter from erserver.table_state where pipeline = $1",
+      "select source_schema, source_table, source_oid, state, copy_lsn, pg_catalog.to_json(columns)::text as columns, row_filter from erserver.table_state where pipeline = $1",
       [this.#name],
     );
     return rows.map((row) => ({
       schema: row["source_schema"] ?? "",
       name: row["source_table"] ?? "",
+      oid: Number(row["source_oid"]),
       state: row["state"] as TableSyncState,
       copyLsn: row["copy_lsn"] == null ? undefined : parseLsn(row["copy_lsn"]),
       columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
@@ -165,18 +167,19 @@ export class PipelineStore {
     }));
   }
 
-  /** Tables that are not there yet are to be copied; those that are not copied yet get their new shape. */
-  async addTables(tables: readonly (Pick<CatalogTable, "schema" | "name"> & TableShape)[]): Promise<void> {
-    const rows = tables.map(({ schema, name, columns, rowFilter }) => ({
+  /** Tables that are not there yet are to be copied; those that are not copied yet are as they are now. */
+  async addTables(tables: readonly (SourceTable & TableShape)[]): Promise<void> {
+    const rows = tables.map(({ schema, name, oid, columns, rowFilter }) => ({
       schema,
       name,
+      oid,
       columns,
       row_filter: rowFilter,
     }));
     await this.#session.query(
-      `insert into erserver.table_state as known (pipeline, source_schema, source_table, columns, row_filter)
-       select $1, t.* from pg_catalog.json_to_recordset($2) as t(schema text, name text, columns text[], row_filter text)
-       on conflict (pipeline, source_schema, source_table) do update set columns = excluded.columns, row_filter = excluded.row_filter
+      `insert into erserver.table_state as known (pipeline, source_schema, source_table, source_oid, columns, row_filter)
+       select $1, t.* from pg_catalog.json_to_recordset($2) as t(schema text, name text, oid oid, columns text[], row_filter text)
+       on conflict (pipeline, source_schema, source_table) do update set source_oid = excluded.source_oid, columns = excluded.columns, row_filter = excluded.row_filter
          where known.state in ('init', 'data_sync')`,
       [this.#name, JSON.stringify(rows)],
     );

@@ -244,15 +244,19 @@ async function compare(
   ]);
   // Neither side's snapshot shows a table as it was before somebody truncated it.
   const looks = [
-    ...sources.map(({ source }) => [sourceReader, source.oid] as const),
-    [targetReader, target.oid] as const,
+    ...sources.map(({ source }) => [sourceReader, source] as const),
+    [targetReader, target] as const,
   ];
-  for (const [reader, oid] of looks) {
-    if (!(await isRewritten(reader, oid))) continue;
-    throw new ErserverError("ERS-802", `${label} was truncated or rewritten before it could be compared`, {
-      subject: label,
-      remedy: "Run erserver verify again.",
-    });
+  for (const [reader, table] of looks) {
+    if (!(await isRewritten(reader, table))) continue;
+    throw new ErserverError(
+      "ERS-802",
+      `${label} was truncated, rewritten or renamed before it could be compared`,
+      {
+        subject: label,
+        remedy: "Run erserver verify again.",
+      },
+    );
   }
   return {
     table: label,

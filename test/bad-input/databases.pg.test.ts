@@ -343,7 +343,7 @@ const LATER: readonly (Case & { readonly verified?: boolean })[] = [
   {
     what: "a table that was dropped on the source and made anew",
     verified: true,
-    refusal: () => ({ code: "ERS-505", names: "public.t", remedy: /tables\.exclude.*TRUNCATE/ }),
+    refusal: () => ({ code: "ERS-505", names: "public.t", remedy: "erserver drop" }),
     prepare: ({ source }) => source.query(`drop table t; ${TABLE}; insert into t values (9, 'anew')`),
     mend: startOver,
   },
@@ -461,11 +461,72 @@ describe("while it runs", () => {
       await expectStopped(running, {
         code: "ERS-505",
         names: "public.t",
-        remedy: /tables\.exclude.*TRUNCATE/,
+        remedy: "erserver drop",
       });
       expect(await rowVersions(target.url)).toEqual(before);
       await startOver(world);
       await expectGoesOn(world);
+    });
+  });
+
+  test("two tables that swap their names stop it, at once or at the next look, and both of its remedies work", async () => {
+    await inWorld({ yaml: "tables: { include: [public.*] }" }, async (world) => {
+      const { source, target, config, name } = world;
+      const others = "create table u (like t including all); create table other (id int primary key)";
+      for (const database of [source, target]) await database.query(others);
+      await source.query("insert into u values (1, 'of u')");
+      const swap = "alter table t rename to away; alter table u rename to t; alter table away rename to u";
+      const refusal: Refusal = {
+        code: "ERS-505",
+        names: "public.t, public.u",
+        remedy: /names back.*exclude, .*TRUNCATE public\.t, public\.u /,
+      };
+      for (const insert of ["", "insert into t values (5, 'of u'); insert into u values (6, 'of t')"]) {
+        const running = runPipeline(config, name);
+        await caughtUp(source, running);
+        const before = await rowVersions(target.url);
+        await source.query(`begin; ${swap}; ${insert}; commit`);
+        await expectStopped(running, refusal);
+        expect(await rowVersions(target.url)).toEqual(before);
+        await expectRefused(syncTarget(commandOptions(config)), refusal);
+        // Back again, and nothing is lost.
+        await source.query(swap);
+        await using again = runPipeline(config, name);
+        await caughtUp(source, again);
+        await expectEqualTables(source.url, target.url);
+      }
+      await source.query(swap);
+      await expectRefused(syncTarget(commandOptions(config)), refusal);
+      const without = testConfig(
+        source.url,
+        { [name]: target.url },
+        "tables: { include: [public.*], exclude: [public.t, public.u] }",
+      );
+      await syncTarget(commandOptions(without));
+      await target.query("truncate public.t, public.u");
+      await expectGoesOn(world);
+      await expectEqualTables(source.url, target.url);
+    });
+  });
+
+  test("a partition that gives its name to another stops it at the first change of that", async () => {
+    await inWorld({ yaml: "tables: { publish_via_partition_root: false }" }, async (world) => {
+      const { source, target, config, name } = world;
+      const parts =
+        "create table parts (id int primary key) partition by range (id); create table part partition of parts for values from (0) to (10)";
+      for (const database of [source, target]) await database.query(parts);
+      await source.query("insert into parts values (1)");
+      await using running = runPipeline(config, name);
+      await caughtUp(source, running);
+      await source.query(
+        "drop table part; create table part partition of parts for values from (0) to (10); insert into parts values (2)",
+      );
+      await expectStopped(running, {
+        code: "ERS-505",
+        names: "public.part",
+        remedy: /exclude, .*TRUNCATE public\.part /,
+      });
+      expect(await target.query("select id from parts")).toEqual([{ id: 1 }]);
     });
   });
 

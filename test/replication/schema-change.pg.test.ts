@@ -180,6 +180,23 @@ describe("a table changes otherwise", () => {
     await replication.expectEqual();
   });
 
+  test("tables change their names and get them back while it follows: each row arrives where it belongs", async () => {
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v text); create table u (id int primary key, v text)",
+      rows: "insert into t values (1, 'a'); insert into u values (1, 'b')",
+    });
+    await replication.caughtUp();
+    const { source } = replication;
+    const swap = "alter table t rename to away; alter table u rename to t; alter table away rename to u";
+    await source.query(
+      `begin; alter table t rename to away; insert into away values (2, 'away'); alter table away rename to t;
+       ${swap}; insert into t values (3, 'of u'); update u set v = 'of t'; ${swap}; insert into t values (4, 'back'); commit`,
+    );
+    await replication.expectEqual();
+    await replication.restart();
+    await replication.expectEqual();
+  });
+
   test("a column whose bytes mean something else on the target is added while bytes travel: the values arrive right", async () => {
     await using replication = await startReplication({
       schema:

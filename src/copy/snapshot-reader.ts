@@ -1,7 +1,8 @@
 import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
-import type { CatalogTable } from "../postgres/catalog.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import { type Catalogue, type CatalogTable, isUnchanged } from "../postgres/catalog.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import { quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
@@ -32,21 +33,41 @@ export async function openSnapshotReader(
 }
 
 /**
- * Whether a table, or a partition of it, got a new file since the reader's snapshot, or its name went to another. TRUNCATE
- * and the forms of ALTER TABLE that rewrite it are not MVCC-safe: a snapshot from before sees an empty table. Exact once
- * the reader has read the table, as its lock keeps others from doing so. https://www.postgresql.org/docs/current/mvcc-caveats.html
+ * Whether a table still is what the plan was made from; if so, the open transaction's lock keeps it so until it ends. A
+ * snapshot does not: a statement reads the old rows by the columns of now, and making a slot may have taken hours. So it is the
+ * newest state that is looked at, by another session.
  */
-export async function isRewritten(
-  reader: WireConnection,
-  { oid, schema, name }: Pick<CatalogTable, "oid" | "schema" | "name">,
+export async function lockUnchanged(
+  connection: WireConnection,
+  catalogue: Catalogue,
+  table: CatalogTable,
 ): Promise<boolean> {
-  // pg_class is read as of the snapshot, to_regclass and pg_relation_filenode look at what is committed now.
+  const from = `${table.partitioned ? "" : "only "}${quoteQualified(table.schema, table.name)}`;
+  try {
+    // LOCK TABLE would ask for privileges on the whole table.
+    await connection.query(
+      `savepoint erserver_lock; select from ${from} where false; release savepoint erserver_lock`,
+    );
+  } catch (error) {
+    if (!(error instanceof ServerError) || error.code !== SQLSTATE.undefinedTable) throw error;
+    await connection.query("rollback to savepoint erserver_lock");
+    return false;
+  }
+  return isUnchanged(catalogue, table);
+}
+
+/**
+ * Whether a table, or a partition of it, got a new file since the reader's snapshot. TRUNCATE and the forms of ALTER
+ * TABLE that rewrite it are not MVCC-safe: a snapshot from before sees an empty table. Exact once the reader has
+ * read the table, as its lock keeps others from doing so. https://www.postgresql.org/docs/current/mvcc-caveats.html
+ */
+export async function isRewritten(reader: WireConnection, oid: number): Promise<boolean> {
+  // pg_class is read as of the snapshot, pg_relation_filenode looks at what is committed now.
   const [result] = await reader.query(
     `with recursive tree(oid) as (
         select ${oid}::oid union all
         select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid join pg_catalog.pg_class p on p.oid = i.inhparent and p.relkind = 'p')
-     select 1 where pg_catalog.to_regclass(${quoteLiteral(quoteQualified(schema, name))}) is distinct from ${oid}::regclass
-     union all select 1 from tree join pg_catalog.pg_class c on c.oid = tree.oid
+     select 1 from tree join pg_catalog.pg_class c on c.oid = tree.oid
      where c.relkind = 'r' and pg_catalog.pg_relation_filenode(c.oid) is distinct from c.relfilenode limit 1`,
   );
   return result?.rows.length !== 0;

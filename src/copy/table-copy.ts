@@ -3,19 +3,20 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import { withoutValues } from "../observability/redact.ts";
-import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
+import { type Catalogue, type CatalogTable, tableLabel } from "../postgres/catalog.ts";
 import { isPassing, passingFailure } from "../postgres/failures.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { isRewritten } from "./snapshot-reader.ts";
+import { isRewritten, lockUnchanged } from "./snapshot-reader.ts";
 
 export interface TableCopy {
   /** In a transaction with the snapshot that the copy shows. */
   readonly source: WireConnection;
   /** A writer session outside of a transaction. */
   readonly target: WireConnection;
+  readonly catalogues: { readonly source: Catalogue; readonly target: Catalogue };
   readonly table: ReplicatedTable;
   readonly targetTable: CatalogTable;
   readonly pipeline: string;
@@ -43,32 +44,18 @@ function copyFormat(table: ReplicatedTable, columns: readonly string[]): "binary
 
 /**
  * Copies one table and records it as copied, in one target transaction: after a crash the table is empty or
- * complete. CopyData frames go from server to server as they are. Returns the rows copied; undefined when the snapshot
- * cannot show the table any more, and nothing was copied.
+ * complete. CopyData frames go from server to server as they are. Returns the rows copied; undefined when a table is not
+ * what it was planned as, or the snapshot cannot show it any more, and nothing was copied.
  */
 export async function copyTable(copy: TableCopy): Promise<number | undefined> {
-  const { source, target, table, targetTable } = copy;
-  const columns = copiedColumns(table, targetTable);
-  const names = columns.map(quoteIdent).join(", ");
-  const format = `(format ${copy.binary ? copyFormat(table, columns) : "text"})`;
-  const from = quoteQualified(table.source.schema, table.source.name);
-  const only = table.source.partitioned ? "" : "only ";
-  const where = table.where === undefined ? "" : ` where (${table.where})`;
+  const { source, target, catalogues, table, targetTable } = copy;
   await target.query("begin");
   try {
-    // A table may have no columns at all, but not a list of none.
-    const list = columns.length === 0 ? "" : ` (${names})`;
-    const copyIn = await target.copyIn(
-      `copy ${quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
-    );
-    for await (const frames of source.copyOut(
-      `copy (select ${names} from ${only}${from}${where}) to stdout ${format}`,
-    )) {
-      await copyIn.writeFrames(frames);
-      copy.onBytes(frames.length);
-    }
-    const rows = await copyIn.done();
-    if (await isRewritten(source, table.source)) {
+    const unchanged =
+      (await lockUnchanged(source, catalogues.source, table.source)) &&
+      (await lockUnchanged(target, catalogues.target, targetTable));
+    const rows = unchanged ? await relay(copy) : undefined;
+    if (rows === undefined || (await isRewritten(source, table.source.oid))) {
       await target.query("rollback");
       return undefined;
     }
@@ -78,28 +65,59 @@ export async function copyTable(copy: TableCopy): Promise<number | undefined> {
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
     if (isPassing(error.code)) throw passingFailure(error, error.code);
-    const label = tableLabel(targetTable.schema, targetTable.name);
-    throw new ErserverError(
-      error.code === SQLSTATE.insufficientPrivilege ? "ERS-304" : "ERS-701",
-      `the copy of ${label} failed: ${withoutValues(error.message, error.code)} (SQLSTATE ${error.code})`,
-      {
-        subject: label,
-        remedy: `${remedyFor(error, copy)}; then start erserver again: tables that were copied are not copied again.`,
-        cause: error,
-      },
-    );
+    // The source's session stays in its transaction, which an error of its own has failed.
+    throw copyFailure(error, source.transactionStatus === "E" ? "source" : "target", copy);
   }
 }
 
-function remedyFor({ code }: ServerError, { table, targetTable }: TableCopy): string {
+async function relay({ source, target, table, targetTable, binary, onBytes }: TableCopy): Promise<number> {
+  const columns = copiedColumns(table, targetTable);
+  const names = columns.map(quoteIdent).join(", ");
+  const format = `(format ${binary ? copyFormat(table, columns) : "text"})`;
+  const from = quoteQualified(table.source.schema, table.source.name);
+  const only = table.source.partitioned ? "" : "only ";
+  const where = table.where === undefined ? "" : ` where (${table.where})`;
+  // A table may have no columns at all, but not a list of none.
+  const list = columns.length === 0 ? "" : ` (${names})`;
+  const copyIn = await target.copyIn(
+    `copy ${quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
+  );
+  for await (const frames of source.copyOut(
+    `copy (select ${names} from ${only}${from}${where}) to stdout ${format}`,
+  )) {
+    await copyIn.writeFrames(frames);
+    onBytes(frames.length);
+  }
+  return copyIn.done();
+}
+
+type Side = "source" | "target";
+
+function copyFailure(error: ServerError, side: Side, copy: TableCopy): ErserverError {
+  const { schema, name } = side === "source" ? copy.table.source : copy.targetTable;
+  const label = tableLabel(schema, name);
+  return new ErserverError(
+    error.code === SQLSTATE.insufficientPrivilege ? "ERS-304" : "ERS-701",
+    `the copy of ${label} failed on the ${side}: ${withoutValues(error.message, error.code)} (SQLSTATE ${error.code})`,
+    {
+      subject: label,
+      remedy: `${remedyFor(error, side, label)}; then start erserver again: tables that were copied are not copied again.`,
+      cause: error,
+    },
+  );
+}
+
+function remedyFor({ code }: ServerError, side: Side, label: string): string {
   if (code === SQLSTATE.insufficientPrivilege) {
-    const { source } = table;
-    return `Run for the roles in the configuration, on the source: GRANT SELECT ON ${tableLabel(source.schema, source.name)} TO its role; on the target: GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ${tableLabel(targetTable.schema, targetTable.name)} TO its role`;
+    const privileges = side === "source" ? "SELECT" : "SELECT, INSERT, UPDATE, DELETE, TRUNCATE";
+    return `Run for the role in the configuration, on the ${side}: GRANT ${privileges} ON ${label} TO its role`;
   }
   if (code === SQLSTATE.untranslatableCharacter)
     return "The target's encoding cannot hold a character of the source: copy to a database in UTF8";
-  return code === SQLSTATE.foreignKeyViolation
-    ? "Let the role set session_replication_role (superuser, or GRANT SET ON PARAMETER session_replication_role from 15 on), or drop the target's foreign keys for the first copy"
+  if (code === SQLSTATE.foreignKeyViolation)
+    return "Let the role set session_replication_role (superuser, or GRANT SET ON PARAMETER session_replication_role from 15 on), or drop the target's foreign keys for the first copy";
+  return side === "source"
+    ? "Correct the table on the source (or its row filter in the configuration)"
     : "Correct the table on the target (or the privileges)";
 }
 

@@ -120,7 +120,7 @@ export const ERROR_CODES = {
   "ERS-509": {
     ...stream(
       "source-reshaped",
-      "A source table has changed in a way that the pipeline has to be opened anew for; that happens by itself.",
+      "A table has changed in a way that the pipeline has to be opened anew for; that happens by itself.",
     ),
     retry: "reconnect",
   },
@@ -132,7 +132,7 @@ export const ERROR_CODES = {
   ),
   "ERS-603": stream("unknown-relation", "A change refers to a table that the stream has not described."),
 
-  "ERS-701": stream("apply-refused", "The target refuses a change."),
+  "ERS-701": stream("apply-refused", "The target refuses a change, or either side the copy of a table."),
   "ERS-702": stream(
     "row-missing",
     "A row to update is missing on the target and cannot be made whole from the change.",

@@ -13,6 +13,7 @@ export const SQLSTATE = {
   invalidPassword: "28P01",
   invalidCatalogName: "3D000",
   insufficientPrivilege: "42501",
+  undefinedTable: "42P01",
   duplicateObject: "42710",
   undefinedObject: "42704",
   tooManyConnections: "53300",

@@ -1,6 +1,6 @@
 import { becomeReplica, writerSettings } from "../apply/target-session.ts";
-import { isRewritten, openSnapshotReader } from "../copy/snapshot-reader.ts";
-import { copiedColumns, copyTable, recordCopy } from "../copy/table-copy.ts";
+import { isRewritten, lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { copiedColumns, copyTable, recordCopy, type TableCopy } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, readTableSizes, tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
@@ -38,12 +38,18 @@ export class CopyJobs {
   readonly #plan: CopyPlan;
   #progress: CopyProgress;
   #sizes: ReadonlyMap<number, number> = new Map();
-  readonly #rewritten: ReplicatedTable[] = [];
+  readonly #catalogues: TableCopy["catalogues"];
+  /** Those that were not what the plan says, or that the snapshot does not show as they were. */
+  readonly #changed: ReplicatedTable[] = [];
 
   constructor(context: PipelineContext, open: OpenPipeline, plan: CopyPlan) {
     this.#context = context;
     this.#open = open;
     this.#plan = plan;
+    this.#catalogues = {
+      source: { session: open.source, version: open.sourceFacts.version },
+      target: { session: open.control, version: open.targetFacts.version },
+    };
     this.#progress = {
       tablesDone: 0,
       tablesTotal: open.selection.tables.length,
@@ -64,9 +70,12 @@ export class CopyJobs {
       tablesDone: this.#progress.tablesTotal - tables.length,
       bytesTotal: tables.reduce((sum, table) => sum + this.#sizeOf(table), 0),
     });
-    for (const wave of waves) await this.#runWave(wave);
-    const [first] = this.#rewritten;
-    if (first !== undefined) throw rewritten(first);
+    for (const wave of waves) {
+      await this.#runWave(wave);
+      // The next wave may refer to rows that are missing now.
+      const [first] = this.#changed;
+      if (first !== undefined) throw changed(first);
+    }
   }
 
   async #runWave(wave: readonly ReplicatedTable[]): Promise<void> {
@@ -129,6 +138,7 @@ export class CopyJobs {
     const rows = await copyTable({
       source,
       target,
+      catalogues: this.#catalogues,
       table,
       targetTable: this.#targetTableOf(table),
       pipeline: this.#context.target.name,
@@ -137,12 +147,16 @@ export class CopyJobs {
       binary: this.#context.config.binary !== "off",
       onBytes: (bytes) => this.#advance({ bytesDone: this.#progress.bytesDone + bytes }),
     });
-    if (rows === undefined) this.#rewritten.push(table);
+    if (rows === undefined) this.#changed.push(table);
     else this.#advance({ rowsDone: this.#progress.rowsDone + rows });
   }
 
   /** Accepts what the target table has when it equals the snapshot. */
   async #adopt(source: WireConnection, target: WireConnection, table: ReplicatedTable): Promise<void> {
+    if (!(await lockUnchanged(source, this.#catalogues.source, table.source))) {
+      this.#changed.push(table);
+      return;
+    }
     const targetTable = this.#targetTableOf(table);
     const names = copiedColumns(table, targetTable);
     const columns = table.source.columns.filter((column) => names.includes(column.name));
@@ -150,8 +164,8 @@ export class CopyJobs {
       hashTable(source, { ...table.source, columns, where: table.where }),
       hashTable(target, { ...targetTable, columns }),
     ]);
-    if (await isRewritten(source, table.source)) {
-      this.#rewritten.push(table);
+    if (await isRewritten(source, table.source.oid)) {
+      this.#changed.push(table);
       return;
     }
     if (!sameHash(wanted, found)) {
@@ -184,14 +198,14 @@ export class CopyJobs {
   }
 }
 
-function rewritten({ source: { schema, name } }: ReplicatedTable): ErserverError {
+function changed({ source: { schema, name } }: ReplicatedTable): ErserverError {
   const label = tableLabel(schema, name);
   return new ErserverError(
     "ERS-509",
-    `table ${label} was truncated, rewritten or renamed just before it was copied`,
+    `table ${label} was altered, renamed, truncated or rewritten just before it was copied`,
     {
       subject: label,
-      remedy: "Nothing to do: it is copied again by itself, from a new snapshot.",
+      remedy: "Nothing to do: the pipeline is opened anew by itself, and copies it from a new snapshot.",
     },
   );
 }

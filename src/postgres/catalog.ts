@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import type { ReplicaIdentity } from "../change/relation.ts";
 import type { ControlSession } from "./connect.ts";
 
@@ -128,7 +129,7 @@ const TABLES = `
  * sources; initdb numbers the others anew in every version (those of information_schema, for instance). The receive functions
  * of `tsquery`, `oidvector` and `int2vector` refuse the empty value that their send functions write.
  */
-const columnsQuery = (version: number): string => `
+const columnsQuery = (version: number, condition = ""): string => `
   select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
     case when t.typtype = 'd' then base.modifier else a.atttypmod end as type_modifier, base.oid as base_type_oid,
     pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
@@ -149,7 +150,7 @@ const columnsQuery = (version: number): string => `
         select t.oid, t.typtype, t.typbasetype, t.typname, t.typsend::oid, t.typelem, t.typtypmod
         union all select b.oid, b.typtype, b.typbasetype, b.typname, b.typsend::oid, b.typelem, case d.modifier when -1 then b.typtypmod else d.modifier end from d join pg_catalog.pg_type b on b.oid = d.typbasetype)
       select d.* from d where d.typtype <> 'd') base
-  where a.attnum > 0 and not a.attisdropped and ${USER_TABLES}
+  where a.attnum > 0 and not a.attisdropped and ${USER_TABLES} ${condition}
   order by a.attrelid, a.attnum`;
 
 /** Unique indexes that can identify a row. indnkeyatts came with 11. */
@@ -178,6 +179,23 @@ export async function readTables(session: ControlSession, version: number): Prom
   const columnsOf = groupBy(columns, (row) => row.oid);
   const indexesOf = groupBy(indexes, (row) => row.oid);
   return tables.map((row) => toTable(row, columnsOf.get(row.oid) ?? [], indexesOf.get(row.oid) ?? []));
+}
+
+/** A session that reads a server's catalogue, and the server's version. */
+export interface Catalogue {
+  readonly session: ControlSession;
+  readonly version: number;
+}
+
+/** Whether the table of this name is still the same one, with the same columns. */
+export async function isUnchanged({ session, version }: Catalogue, table: CatalogTable): Promise<boolean> {
+  const rows = await session.query<ColumnRow>(
+    columnsQuery(version, "and n.nspname = $1 and c.relname = $2"),
+    [table.schema, table.name],
+  );
+  return (
+    rows.every(({ oid }) => Number(oid) === table.oid) && isDeepStrictEqual(rows.map(toColumn), table.columns)
+  );
 }
 
 /** How to add a column of this table elsewhere: see `CatalogColumn.definition`. */
@@ -242,22 +260,26 @@ function toTable(row: TableRow, columns: readonly ColumnRow[], indexes: readonly
     identityColumns: columnsOfIndex(identityIndex),
     uniqueKeys: indexes.filter((index) => index.all_not_null === "true").map(columnsOfIndex),
     missingPrivileges: JSON.parse(row.missing) as string[],
-    columns: columns.map((column) => ({
-      name: column.name,
-      typeOid: Number(column.type_oid),
-      typeName: column.type_name,
-      typeModifier: Number(column.type_modifier),
-      baseTypeOid: Number(column.base_type_oid),
-      definition: column.definition ?? undefined,
-      notNull: column.not_null === "true",
-      hasDefault: column.has_default === "true",
-      generated: column.generated !== "",
-      virtual: column.generated === "v",
-      identity: column.identity,
-      binarySafe: column.binary_safe === "true",
-      baseType: column.base_type,
-      equalitySchema: column.equality_schema,
-    })),
+    columns: columns.map(toColumn),
+  };
+}
+
+function toColumn(row: ColumnRow): CatalogColumn {
+  return {
+    name: row.name,
+    typeOid: Number(row.type_oid),
+    typeName: row.type_name,
+    typeModifier: Number(row.type_modifier),
+    baseTypeOid: Number(row.base_type_oid),
+    definition: row.definition ?? undefined,
+    notNull: row.not_null === "true",
+    hasDefault: row.has_default === "true",
+    generated: row.generated !== "",
+    virtual: row.generated === "v",
+    identity: row.identity,
+    binarySafe: row.binary_safe === "true",
+    baseType: row.base_type,
+    equalitySchema: row.equality_schema,
   };
 }
 

@@ -195,7 +195,7 @@ export function tableAbsent(...labels: readonly string[]): ErserverError {
   });
 }
 
-export function columnAbsent(label: string, column: string, definition: string | undefined): ErserverError {
+function columnAbsent(label: string, column: string, definition: string | undefined): ErserverError {
   const add =
     definition === undefined
       ? `Add it to ${label} on the target, with the values that old rows have on the source`

@@ -149,7 +149,10 @@ export const ERROR_CODES = {
   "ERS-706": stream("fenced", "The position on the target was moved by somebody else."),
 
   "ERS-801": { ...stream("different", "Tables differ between source and target."), exit: 1 },
-  "ERS-802": stream("verify-timeout", "The target did not reach the position to compare at in time."),
+  "ERS-802": stream(
+    "verify-timeout",
+    "The target did not reach the position to compare at in time, or a table was changed before it could be compared.",
+  ),
 
   "ERS-803": stream("paused", "The target is paused: nothing is applied until erserver resume."),
 

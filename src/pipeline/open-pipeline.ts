@@ -241,7 +241,7 @@ export async function select(config: Config, source: ControlSession, facts: Sour
 }
 
 /** Every table of the selection must be writable as it is described now; all that are absent are named at once. */
-function checkTargetTables(
+export function checkTargetTables(
   selection: Selection,
   targetTables: ReadonlyMap<string, CatalogTable>,
   config: Config,

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { startReplication, testLog } from "../../test/support/pipeline-context.ts";
+import { until } from "../../test/support/wait.ts";
 import { dropPipeline } from "../pipeline/drop.ts";
 import { initPipeline } from "../pipeline/init.ts";
 import { readStatus } from "../pipeline/read-status.ts";
@@ -52,6 +53,52 @@ describe("verify", () => {
     });
     expect(await target.query("select 1 from erserver.pipeline where hold_lsn is not null")).toEqual([]);
   }, 180_000);
+
+  it("names a column whose type has changed, and compares no table that is altered before it gets to it", async () => {
+    await using replication = await startReplication({
+      sourceSchema: "create table t (id int primary key, k int); create table other (id int primary key)",
+      targetSchema:
+        "create table t (id int primary key, k int, x int); create table other (id int primary key)",
+      rows: "insert into t select i, i from generate_series(1, 10) i",
+    });
+    await replication.caughtUp();
+    const { source, target, config } = replication;
+    const options = {
+      config,
+      target: config.targets[0] as (typeof config.targets)[number],
+      log: testLog(),
+      signal,
+    };
+    const holdSlots = await source.connect();
+    await holdSlots.query("begin; insert into other values (1)");
+    const verification = verifyTarget(options);
+    verification.catch(() => {});
+    await until(
+      async () =>
+        (
+          await source.query(
+            "select from pg_replication_slots where slot_name like '%_verify_%' and database = current_database()",
+          )
+        ).length > 0,
+      { what: "the slot of verify to wait" },
+    );
+    await target.query("update t set x = -1");
+    await source.query("alter table t add column x int");
+    await holdSlots.query("commit");
+    await expect(verification).rejects.toMatchObject({ code: "ERS-802", subject: "public.t" });
+    const { tables } = await verifyTarget(options);
+    expect(tables.map(({ table, equal }) => [table, equal])).toEqual([
+      ["public.other", true],
+      ["public.t", false],
+    ]);
+
+    await source.query("alter table t alter column k type real");
+    await expect(verifyTarget(options)).rejects.toMatchObject({
+      code: "ERS-403",
+      subject: "public.t.k",
+      remedy: expect.stringContaining('ALTER TABLE public.t ALTER COLUMN "k" TYPE real'),
+    });
+  });
 
   it("brings the target there itself when no replicator runs; init, sync, status and drop do what they say", async () => {
     await using replication = await startReplication({

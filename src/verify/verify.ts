@@ -1,17 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
-import { isRewritten, openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { isRewritten, lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
 import { type CommandOptions, contextOf } from "../pipeline/context.ts";
+import { checkTargetTables } from "../pipeline/open-pipeline.ts";
 import { notInitialized, refusePaused } from "../pipeline/pause.ts";
 import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
 import { runUntil } from "../pipeline/sync.ts";
-import { columnAbsent, tableAbsent } from "../apply/table-plan.ts";
 import {
+  type Catalogue,
   type CatalogTable,
-  definitionOf,
   readTables,
   tableKey,
   tableLabel,
@@ -62,7 +62,11 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
   if (sides.registration === undefined) throw notInitialized(options.target.name);
   await refusePaused(sides.target, options.target.name);
   await requireCopied(sides, options.target.name);
-  const pairs = await pairTables(options, sides);
+  const catalogues = {
+    source: { session: sides.source, version: (await readServerFacts(sides.source)).version },
+    target: { session: sides.target, version: (await readServerFacts(sides.target)).version },
+  };
+  const pairs = await pairTables(options, catalogues);
   await using held = new Connections();
   using _giveUp = onAbort(options.signal, () => held.destroy());
   const snapshots = await takeSnapshots(options, sides, held);
@@ -75,8 +79,12 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
       await openSnapshotReader(config.source, snapshots.source.snapshotName, reader),
     );
     const targetReader = held.add(await openSnapshotReader(target.conninfo, snapshots.target, reader));
+    const readers = {
+      source: { reader: sourceReader, catalogue: catalogues.source },
+      target: { reader: targetReader, catalogue: catalogues.target },
+    };
     for (let pair = queue.shift(); pair !== undefined; pair = queue.shift()) {
-      const comparison = await compare(pair, sourceReader, targetReader);
+      const comparison = await compare(pair, readers);
       tables.push(comparison);
       options.onTable?.(comparison);
     }
@@ -204,29 +212,44 @@ interface Pair {
   readonly target: CatalogTable;
 }
 
-async function pairTables({ config }: VerifyOptions, sides: Sides): Promise<Pair[]> {
-  const { version } = await readServerFacts(sides.source);
-  const selection = selectTables(await readTables(sides.source, version), config.tables, version);
+async function pairTables(
+  { config }: VerifyOptions,
+  { source, target }: Readonly<Record<"source" | "target", Catalogue>>,
+): Promise<Pair[]> {
+  const selection = selectTables(
+    await readTables(source.session, source.version),
+    config.tables,
+    source.version,
+  );
   requireTables(selection);
-  const targets = tablesByKey(await readTables(sides.target, (await readServerFacts(sides.target)).version));
+  const targets = tablesByKey(await readTables(target.session, target.version));
+  // Values of different types cannot be compared, nor are they replicated.
+  checkTargetTables(selection, targets, config);
   const pairs = new Map<string, Pair>();
   for (const table of selection.tables) {
     const label = tableLabel(table.target.schema, table.target.name);
-    const target = targets.get(tableKey(table.target.schema, table.target.name));
-    if (target === undefined) throw tableAbsent(label);
-    const absent = table.columns.find((name) => !target.columns.some((column) => column.name === name));
-    if (absent !== undefined && config.tables.missingColumn === "stop")
-      throw columnAbsent(label, absent, definitionOf(table.source, absent));
-    pairs.set(label, { label, target, sources: [...(pairs.get(label)?.sources ?? []), table] });
+    const found = targets.get(tableKey(table.target.schema, table.target.name)) as CatalogTable;
+    pairs.set(label, { label, target: found, sources: [...(pairs.get(label)?.sources ?? []), table] });
   }
   return [...pairs.values()];
 }
 
+/** A session in the snapshot that is compared, and the catalogue as it is now. */
+interface Reader {
+  readonly reader: WireConnection;
+  readonly catalogue: Catalogue;
+}
+
 async function compare(
   { label, sources, target }: Pair,
-  sourceReader: WireConnection,
-  targetReader: WireConnection,
+  readers: Readonly<Record<"source" | "target", Reader>>,
 ): Promise<TableComparison> {
+  const looks = [
+    ...sources.map(({ source }) => ({ ...readers.source, table: source })),
+    { ...readers.target, table: target },
+  ];
+  for (const { reader, catalogue, table } of looks)
+    if (!(await lockUnchanged(reader, catalogue, table))) throw changed(label);
   const columnsOf = (table: ReplicatedTable): CatalogTable["columns"] => {
     const names = copiedColumns(table, target);
     return table.source.columns.filter((column) => names.includes(column.name));
@@ -237,27 +260,16 @@ async function compare(
     sources.reduce<Promise<TableHash>>(
       // In the order of the first: partitions may have their columns in another.
       async (sum, table) =>
-        addHashes(await sum, await hashTable(sourceReader, { ...table.source, columns, where: table.where })),
+        addHashes(
+          await sum,
+          await hashTable(readers.source.reader, { ...table.source, columns, where: table.where }),
+        ),
       Promise.resolve({ rows: 0, sum: "0:0" }),
     ),
-    hashTable(targetReader, { ...target, columns }),
+    hashTable(readers.target.reader, { ...target, columns }),
   ]);
   // Neither side's snapshot shows a table as it was before somebody truncated it.
-  const looks = [
-    ...sources.map(({ source }) => [sourceReader, source] as const),
-    [targetReader, target] as const,
-  ];
-  for (const [reader, table] of looks) {
-    if (!(await isRewritten(reader, table))) continue;
-    throw new ErserverError(
-      "ERS-802",
-      `${label} was truncated, rewritten or renamed before it could be compared`,
-      {
-        subject: label,
-        remedy: "Run erserver verify again.",
-      },
-    );
-  }
+  for (const { reader, table } of looks) if (await isRewritten(reader, table.oid)) throw changed(label);
   return {
     table: label,
     equal: sameHash(wanted, found),
@@ -265,6 +277,14 @@ async function compare(
     sourceRows: wanted.rows,
     targetRows: found.rows,
   };
+}
+
+function changed(label: string): ErserverError {
+  return new ErserverError(
+    "ERS-802",
+    `${label} was altered, truncated or rewritten before it could be compared`,
+    { subject: label, remedy: "Run erserver verify again." },
+  );
 }
 
 /** Connections that end together. */

@@ -23,7 +23,8 @@ export async function initPipeline(
     if (!(error instanceof ErserverError) || error.code !== "ERS-508") throw error;
     // Whoever serves the target may not have got as far as its slot: a source that is away is told here too.
     await using sides = await connectSides(options);
-    if (sides.registration === undefined || (await sides.store.progress()) === undefined) throw error;
+    if ((await sides.registration()) === undefined || (await sides.store.progress()) === undefined)
+      throw error;
     return { changes: [], problems: [] };
   }
 }

@@ -1,27 +1,22 @@
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { ControlSession } from "../postgres/connect.ts";
-import { usableSchemaExists } from "../store/migrate.ts";
-import { describeConninfo } from "../config/conninfo.ts";
-import { PipelineStore } from "../store/pipeline-store.ts";
+import { PipelineStore, type Registration } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
-import { connectPrimary } from "./sides.ts";
+import { connectPrimary, readRegistration } from "./sides.ts";
 
 /** Leaves the wish on the target, where a replicator finds it, now or later. False when it stood there already. */
 export async function setDesired(options: CommandOptions, desired: "running" | "paused"): Promise<boolean> {
   await using target = await connectPrimary(options, "target");
-  const { name, conninfo } = options.target;
-  const store = new PipelineStore(target, name);
-  const known = await usableSchemaExists(target, describeConninfo(conninfo));
-  const registration = known ? await store.registration() : undefined;
+  const { name } = options.target;
+  const registration = await readRegistration(target, options);
   if (registration === undefined) throw notInitialized(name);
   if (registration.desired === desired) return false;
-  await store.setDesired(desired);
+  await new PipelineStore(target, name).setDesired(desired);
   return true;
 }
 
 /** Throws ERS-803: a target that is paused gets nowhere. */
-export async function refusePaused(target: ControlSession, name: string): Promise<void> {
-  if ((await new PipelineStore(target, name).registration())?.desired !== "paused") return;
+export function refusePaused(registration: Registration | undefined, name: string): void {
+  if (registration?.desired !== "paused") return;
   throw new ErserverError("ERS-803", `target ${name} is paused`, {
     subject: name,
     remedy: `Let it go on: erserver resume --target ${name}`,

@@ -124,7 +124,7 @@ async function targetStatus(
     control = await connectControl(target.conninfo, sessionFor(config));
     const store = new PipelineStore(control, target.name);
     const registration = (await schemaExists(control)) ? await store.registration() : undefined;
-    if (registration === undefined) return { ...base, error: outage(notInitialized(target.name), undefined) };
+    if (registration === undefined) throw notInitialized(target.name);
     const progress = await store.progress();
     const heard = await hearReplicator(control, reachable, registration, config, target.name);
     const states = await store.tableStates();
@@ -145,7 +145,9 @@ async function targetStatus(
     }
     const lag = progress === undefined ? {} : await readLag(reachable, registration, progress, heard.state);
     return { ...found, ...heard, ...lag };
-  } catch (error) {
+  } catch (thrown) {
+    const error = toErserverError(thrown);
+    if (error.code === "ERS-407") return { ...base, error: outage(error, undefined) };
     // Only a replicator that is running knows since when.
     const since = await (reachable && readBeacon(reachable.session, target.name))?.catch(() => undefined);
     const running = since !== undefined;

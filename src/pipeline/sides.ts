@@ -14,8 +14,8 @@ export interface Sides extends AsyncDisposable {
   readonly source: ControlSession;
   readonly target: ControlSession;
   readonly store: PipelineStore;
-  /** Undefined when the target knows nothing of the pipeline. */
-  readonly registration: Registration | undefined;
+  /** Undefined while the target knows nothing of the pipeline. Throws ERS-410 when it was registered with another source. */
+  registration(): Promise<Registration | undefined>;
 }
 
 /** A session of a command with a primary of a version that we work with. */
@@ -40,19 +40,22 @@ export async function connectPrimary(
 }
 
 export async function connectSides(options: CommandOptions): Promise<Sides> {
-  const { name, conninfo } = options.target;
+  const { name } = options.target;
   const target = await connectPrimary(options, "target");
   try {
     const source = await connectPrimary(options, "source");
     try {
-      const store = new PipelineStore(target, name);
-      const known = await usableSchemaExists(target, describeConninfo(conninfo));
-      const registration = known ? await store.registration() : undefined;
-      if (registration !== undefined) requireSameSource(registration, await readSourceFacts(source), name);
+      const facts = await readSourceFacts(source);
+      const registration = async (): Promise<Registration | undefined> => {
+        const found = await readRegistration(target, options);
+        if (found !== undefined) requireSameSource(found, facts, name);
+        return found;
+      };
+      await registration();
       return {
         source,
         target,
-        store,
+        store: new PipelineStore(target, name),
         registration,
         [Symbol.asyncDispose]: async () => {
           await source.end();
@@ -69,14 +72,23 @@ export async function connectSides(options: CommandOptions): Promise<Sides> {
   }
 }
 
+/** Undefined when the target knows nothing of the pipeline. */
+export async function readRegistration(
+  session: ControlSession,
+  { target: { name, conninfo } }: CommandOptions,
+): Promise<Registration | undefined> {
+  const known = await usableSchemaExists(session, describeConninfo(conninfo));
+  return known ? new PipelineStore(session, name).registration() : undefined;
+}
+
 /** True while some replicator holds the pipeline's lock on the target. */
 export async function isServed(target: ControlSession, name: string): Promise<boolean> {
   return (await target.query(applierQuery(name))).length > 0;
 }
 
 /** How far the target is: by its own record, or by what a running replicator has told the source since. */
-export async function reachedLsn({ source, store, registration }: Sides): Promise<Lsn> {
+export async function reachedLsn({ source, store }: Sides, { slot }: Registration): Promise<Lsn> {
   const recorded = (await store.progress())?.lsn ?? ZERO_LSN;
-  const sender = await readWalSender(source, registration?.slot ?? "");
+  const sender = await readWalSender(source, slot);
   return maxLsn(recorded, sender?.replayLsn ?? recorded);
 }

@@ -35,12 +35,14 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
   const signal = deadline === undefined ? options.signal : AbortSignal.any([options.signal, deadline]);
   let waitedForOther = false;
   for (;;) {
-    if (sides.registration !== undefined) await refusePaused(sides.target, options.target.name);
+    const registration = await sides.registration();
+    refusePaused(registration, options.target.name);
     if (deadline?.aborted === true) throw tooLate(options.target.name, lsn);
     if (signal.aborted) return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
     if (await isServed(sides.target, options.target.name)) {
       waitedForOther = true;
-      if ((await reachedLsn(sides)) >= lsn)
+      // Not registered yet: whoever serves it has only just begun.
+      if (registration !== undefined && (await reachedLsn(sides, registration)) >= lsn)
         return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
       await sleep(POLL_MS, undefined, { signal }).catch(() => {});
     } else {
@@ -50,13 +52,13 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
   }
 }
 
-/** Undefined when another replicator was faster to the target's lock. */
+/** Undefined when another replicator was faster to the target's lock, or the target was paused. */
 export async function runUntil(
   { config, target, log }: CommandOptions,
   lsn: Lsn,
   signal: AbortSignal,
 ): Promise<Pick<SyncResult, "transactions" | "rows" | "copied"> | undefined> {
-  const taken = new AbortController();
+  const giveUp = new AbortController();
   let copied = false;
   const pipeline = new Pipeline({
     config,
@@ -65,11 +67,11 @@ export async function runUntil(
     untilLsn: lsn,
     onStatus: (status) => {
       copied ||= status.state === "copying";
-      if (status.error?.code === "ERS-508") taken.abort();
+      if (status.error?.code === "ERS-508" || status.state === "paused") giveUp.abort();
     },
   });
-  await pipeline.run(AbortSignal.any([signal, taken.signal]));
-  if (taken.signal.aborted) return undefined;
+  await pipeline.run(AbortSignal.any([signal, giveUp.signal]));
+  if (giveUp.signal.aborted) return undefined;
   const { transactions, rows } = pipeline.status;
   return { transactions, rows, copied };
 }

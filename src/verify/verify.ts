@@ -21,6 +21,7 @@ import { lockKeys } from "../postgres/advisory-lock.ts";
 import { connectWire } from "../postgres/connect.ts";
 import { type ReplicatedTable, requireTables, selectTables } from "../postgres/selection.ts";
 import { abandonSlot, createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
+import type { Registration } from "../store/pipeline-store.ts";
 import { readServerFacts } from "../postgres/server-facts.ts";
 import { addHashes, hashTable, sameHash, type TableHash } from "../postgres/table-hash.ts";
 import { quoteLiteral } from "../quote/literal.ts";
@@ -59,8 +60,7 @@ const POLL_MS = 50;
  */
 export async function verifyTarget(options: VerifyOptions): Promise<Verification> {
   await using sides = await connectSides(options);
-  if (sides.registration === undefined) throw notInitialized(options.target.name);
-  await refusePaused(sides.target, options.target.name);
+  await requireRunning(sides, options.target.name);
   await requireCopied(sides, options.target.name);
   const catalogues = {
     source: { session: sides.source, version: (await readServerFacts(sides.source)).version },
@@ -105,6 +105,14 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
   };
 }
 
+/** The registration of a target that is set up, and not paused. */
+async function requireRunning(sides: Sides, name: string): Promise<Registration> {
+  const registration = await sides.registration();
+  if (registration === undefined) throw notInitialized(name);
+  refusePaused(registration, name);
+  return registration;
+}
+
 /** A comparison must not be what fills the target. */
 async function requireCopied({ store }: Sides, name: string): Promise<void> {
   const states = await store.tableStates();
@@ -133,10 +141,13 @@ async function takeSnapshots(options: VerifyOptions, sides: Sides, held: Connect
   await lockHold(sides, options);
   try {
     const served = await isServed(sides.target, name);
+    const { slot } = await requireRunning(sides, name);
     if (served) await holdAt(sides, FIRST_LSN, options);
     using _giveUp = onAbort(options.signal, () => void abandonSlot(sides.source, replication));
-    const source = await createTemporarySlot(replication, sides.registration?.slot ?? "", "verify");
+    const source = await createTemporarySlot(replication, slot, "verify");
     const { consistentPoint } = source;
+    // It may have waited for long; what was dropped meanwhile must not be made anew.
+    await requireRunning(sides, name);
     if (!served) await sides.store.hold(consistentPoint, HOLD_SECONDS);
     if (served || (await runUntil(options, consistentPoint, options.signal)) === undefined)
       await holdAt(sides, consistentPoint, options);
@@ -151,8 +162,9 @@ async function takeSnapshots(options: VerifyOptions, sides: Sides, held: Connect
        select pg_catalog.pg_export_snapshot(), lsn from erserver.progress where pipeline = ${quoteLiteral(name)}`,
     );
     const [snapshot, lsn] = exported?.rows[0] ?? [];
+    if (lsn == null) throw notInitialized(name);
     // A hold is void after a while: the source may have needed longer, to wait for its running transactions.
-    if (parseLsn(lsn ?? "") > consistentPoint) throw notInTime(name, consistentPoint);
+    if (parseLsn(lsn) > consistentPoint) throw notInTime(name, consistentPoint);
     return { source, target: snapshot ?? "" };
   } finally {
     await sides.store.hold(undefined, 0);
@@ -177,15 +189,13 @@ async function lockHold({ target }: Sides, { target: { name }, signal }: VerifyO
 /** Below every position: nothing more is applied. */
 const FIRST_LSN = parseLsn("0/1");
 
-async function holdAt(
-  { store, target }: Sides,
-  lsn: Lsn,
-  { target: { name }, signal }: VerifyOptions,
-): Promise<void> {
+async function holdAt(sides: Sides, lsn: Lsn, { target: { name }, signal }: VerifyOptions): Promise<void> {
+  const { store, target } = sides;
   await store.hold(lsn, HOLD_SECONDS);
   const deadline = Date.now() + (HOLD_SECONDS * 1000) / 2;
   while ((await store.heldLsn()) !== lsn) {
     signal.throwIfAborted();
+    await requireRunning(sides, name);
     if (Date.now() > deadline || !(await isServed(target, name))) {
       throw notInTime(name, lsn);
     }

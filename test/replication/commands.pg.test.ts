@@ -1,14 +1,16 @@
 import pg from "pg";
 import { expect, test } from "vitest";
+import { toErserverError } from "../../src/errors/erserver-error.ts";
 import type { CommandOptions } from "../../src/pipeline/context.ts";
 import { dropPipeline } from "../../src/pipeline/drop.ts";
 import { initPipeline } from "../../src/pipeline/init.ts";
 import { setDesired } from "../../src/pipeline/pause.ts";
 import { readStatus } from "../../src/pipeline/read-status.ts";
 import { syncTarget } from "../../src/pipeline/sync.ts";
+import { MIGRATION_LOCK } from "../../src/postgres/advisory-lock.ts";
 import { verifyTarget } from "../../src/verify/verify.ts";
 import { commandOptions, expectRefused, expectStopped, ourObjects } from "../support/bad-input.ts";
-import { freshDatabase, sharedCluster } from "../support/clusters.ts";
+import { type FreshDatabase, freshDatabase, sharedCluster } from "../support/clusters.ts";
 import { expectEqualTables } from "../support/compare.ts";
 import {
   caughtUp,
@@ -61,6 +63,139 @@ test("pause lets a target stand still, also across a restart, and resume lets it
   expect(await setDesired(options, "running")).toBe(true);
   await replication.expectEqual();
   await until(async () => (await status(replication)).state === "streaming", { what: "the state streaming" });
+});
+
+/** Waits until a session of ours waits for another session of the database. */
+async function blocked(database: FreshDatabase): Promise<void> {
+  await until(
+    async () =>
+      (
+        await database.query(
+          "select from pg_stat_activity where datname = current_database() and application_name like 'erserver%' and cardinality(pg_blocking_pids(pid)) > 0",
+        )
+      ).length > 0,
+    { what: "a session of ours to wait" },
+  );
+}
+
+/** As a command reports it. */
+function reported<T>(work: Promise<T>): Promise<T> {
+  return work.catch((error: unknown) => {
+    throw toErserverError(error);
+  });
+}
+
+test("a target that is paused while sync or verify bring it on, with no other replicator: both say so and leave nothing", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  await replication.running.stop();
+  const { source, target } = replication;
+  const options = optionsOf(replication);
+  const blocker = await target.connect();
+  for (const command of [syncTarget, verifyTarget]) {
+    await source.query("insert into t select count(*), 'while paused' from t");
+    await blocker.query("begin; lock table erserver.progress in access exclusive mode");
+    const refused = expectRefused(command(options), {
+      code: "ERS-803",
+      names: source.name,
+      remedy: "erserver resume",
+    });
+    await blocked(target);
+    await setDesired(options, "paused");
+    await blocker.query("commit");
+    await refused;
+    expect((await ourObjects(source.url)).filter((name) => name.startsWith("slot"))).toEqual([
+      `slot erserver_${source.name}`,
+    ]);
+    expect(await target.query("select from t")).toEqual([]);
+    expect(await status(replication)).toMatchObject({ state: "stopped", error: undefined });
+    await setDesired(options, "running");
+  }
+  await replication.restart();
+  await replication.expectEqual();
+});
+
+test("sync beside the first run waits for what is not made yet, and hears that the target was paused since", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  await using target = await freshDatabase(sharedCluster("target"));
+  for (const database of [source, target]) await database.query(SCHEMA);
+  const options = commandOptions(testConfig(source.url, { [source.name]: target.url }));
+  const open = await source.connect();
+  await open.query("begin; insert into t values (1, 'open')");
+  const migrating = await target.connect();
+  await migrating.query(`begin; select ${MIGRATION_LOCK}`);
+  await using running = runPipeline(options.config, source.name);
+  await blocked(target);
+  const syncs = [syncTarget(options), syncTarget(options)] as const;
+  const refused = expectRefused(syncs[0], {
+    code: "ERS-803",
+    names: source.name,
+    remedy: "erserver resume",
+  });
+  // The question whether somebody serves the target, before each pause.
+  await until(
+    async () =>
+      (
+        await target.query(
+          "select from pg_stat_activity where datname = current_database() and application_name like '%command' and query like '%objsubid = 2%' and state = 'idle'",
+        )
+      ).length === 2,
+    { what: "both to poll" },
+  );
+  await migrating.query("commit");
+  await until(() => setDesired(options, "paused"), { what: "the target to be registered" });
+  await refused;
+  await expect(syncs[1]).rejects.toMatchObject({ code: "ERS-803" });
+  await setDesired(options, "running");
+  const waiting = syncTarget(options);
+  await open.query("commit");
+  expect(await waiting).toMatchObject({ waitedForOther: true });
+  await caughtUp(source, running);
+  await expectEqualTables(source.url, target.url);
+});
+
+test("a target that is dropped while a command looks at it: ERS-407", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  await replication.running.stop();
+  const { target } = replication;
+  const options = optionsOf(replication);
+  const refusal = { code: "ERS-407", names: "no state of this pipeline", remedy: "erserver run" } as const;
+
+  const dropping = await target.connect();
+  await dropping.query("begin; drop schema erserver cascade");
+  const resuming = expectRefused(reported(setDesired(options, "running")), refusal);
+  await blocked(target);
+  const looking = status(replication);
+  await until(async () => (await target.query("select from pg_locks where not granted")).length > 1, {
+    what: "status to wait too",
+  });
+  await dropping.query("commit");
+  await resuming;
+  expect(await looking).toMatchObject({ state: "stopped", error: { code: "ERS-407" }, running: false });
+});
+
+test("verify beside drop: ERS-407, and what was dropped is not made anew", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  await replication.running.stop();
+  const { source, target } = replication;
+  const options = optionsOf(replication);
+  const open = await source.connect();
+  await open.query("begin; insert into t values (1, 'open')");
+  const refused = expectRefused(reported(verifyTarget(options)), {
+    code: "ERS-407",
+    names: "no state of this pipeline",
+    remedy: "erserver run",
+  });
+  await until(async () => (await ourObjects(source.url)).some((name) => name.includes("_verify_")), {
+    what: "verify to wait for the open transaction",
+  });
+  await dropPipeline(options);
+  await open.query("commit");
+  await refused;
+  await until(async () => (await ourObjects(source.url)).length === 0, { what: "nothing to be left" });
+  expect(await ourObjects(target.url)).toEqual([]);
 });
 
 test("a statement of ours that somebody cancels is tried again, whatever it was about", async () => {

@@ -1,6 +1,7 @@
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { oneAtATime, tryLock } from "../postgres/advisory-lock.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { dropPublications, publicationNames } from "../postgres/publications.ts";
@@ -8,9 +9,9 @@ import { dropSlot, readSlot } from "../postgres/slots.ts";
 import { readServerFacts, readSourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
-import { PipelineStore, requireSameSource } from "../store/pipeline-store.ts";
+import { PipelineStore, type Registration, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
-import { connectPrimary, isServed } from "./sides.ts";
+import { connectPrimary } from "./sides.ts";
 
 export interface DropOptions extends CommandOptions {
   /** Go on when a side cannot be reached, and name what stays there. */
@@ -33,6 +34,8 @@ export async function dropPipeline(options: DropOptions): Promise<DropResult> {
   try {
     control = await connectPrimary(options, "target");
   } catch (error) {
+    // Given up by us: it may well be there.
+    options.signal?.throwIfAborted();
     if (!isAway(error)) throw error;
     if (options.force !== true) throw unreachable(error, slotNameFor(options.target.name));
     return dropWithoutTarget(options);
@@ -45,40 +48,62 @@ export async function dropPipeline(options: DropOptions): Promise<DropResult> {
 }
 
 async function dropBoth(options: DropOptions, control: ControlSession): Promise<DropResult> {
-  const { target, force = false } = options;
+  const { target } = options;
+  // Kept until the session ends: nobody begins to serve, or to make anew, what is half gone.
+  if (!(await tryLock(control, "apply", target.name))) throw served(target.name);
   const store = new PipelineStore(control, target.name);
   const known = await usableSchemaExists(control, describeConninfo(target.conninfo));
   const registration = known ? await store.registration() : undefined;
+  const slot = registration?.slot ?? slotNameFor(target.name);
+  await using source = await connectRegistered(options, registration, slot);
   const dropped: string[] = [];
   const left: string[] = [];
-  const slot = registration?.slot ?? slotNameFor(target.name);
-  try {
-    await using source = await connectPrimary(options, "source");
-    await refuseServed(control, target.name);
-    // Without a registration a slot of our name is somebody else's.
+  // What the target refuses, or makes us wait for in vain, keeps the source's objects too: they go in between.
+  const schemaDropped = await oneAtATime(control, async () => {
+    if (registration !== undefined) await store.unregister();
+    const unused = known && (await store.dropSchemaIfUnused());
     if (registration !== undefined) {
-      requireSameSource(registration, await readSourceFacts(source), target.name);
-      dropped.push(...(await dropSourceObjects(source, slot)));
-    } else if ((await readSlot(source, (await readServerFacts(source)).version, slot)) !== undefined) {
+      if (source !== undefined) dropped.push(...(await dropSourceObjects(source, slot)));
+      else
+        left.push(
+          `replication slot ${slot} and its publications on the source that was registered. ${howToDrop(slot)}`,
+        );
+      dropped.push(`target ${target.name} from schema erserver`);
+    } else if (source !== undefined && (await slotExists(source, slot))) {
+      // Without a registration a slot of our name is somebody else's.
       left.push(`replication slot ${slot}, of which this target knows nothing. ${howToDrop(slot)}`);
     }
+    return unused;
+  });
+  if (schemaDropped) dropped.push("schema erserver on the target");
+  return { dropped, left };
+}
+
+/** The source that the target was registered with; undefined when it cannot be had and the drop is forced. */
+async function connectRegistered(
+  options: DropOptions,
+  registration: Registration | undefined,
+  slot: string,
+): Promise<ControlSession | undefined> {
+  let source: ControlSession | undefined;
+  try {
+    source = await connectPrimary(options, "source");
+    if (registration !== undefined)
+      requireSameSource(registration, await readSourceFacts(source), options.target.name);
+    return source;
   } catch (error) {
+    await source?.end();
+    // Given up by us: it may well be there.
+    options.signal?.throwIfAborted();
     const changed = error instanceof ErserverError && error.code === "ERS-410";
     if (!changed && !isAway(error)) throw error;
-    if (!force) throw changed ? error : unreachable(error, slot);
-    if (registration !== undefined) {
-      left.push(
-        `replication slot ${slot} and its publications on the source that was registered. ${howToDrop(slot)}`,
-      );
-    }
+    if (options.force !== true) throw changed ? error : unreachable(error, slot);
+    return undefined;
   }
-  await refuseServed(control, target.name);
-  if (registration !== undefined) {
-    await store.unregister();
-    dropped.push(`target ${target.name} from schema erserver`);
-  }
-  if (known && (await store.dropSchemaIfUnused())) dropped.push("schema erserver on the target");
-  return { dropped, left };
+}
+
+async function slotExists(source: ControlSession, slot: string): Promise<boolean> {
+  return (await readSlot(source, (await readServerFacts(source)).version, slot)) !== undefined;
 }
 
 function howToDrop(slot: string): string {
@@ -95,19 +120,13 @@ async function dropWithoutTarget(options: DropOptions): Promise<DropResult> {
   };
 }
 
-/** A server that does not answer, or not as one that we could work with; not one that says that somebody is at work. */
+/** A server that does not answer, or not as one that we could work with. */
 function isAway(error: unknown): error is ErserverError {
-  return (
-    error instanceof ErserverError &&
-    error.entry.retry === "reconnect" &&
-    error.code !== "ERS-507" &&
-    error.code !== "ERS-508"
-  );
+  return error instanceof ErserverError && error.entry.retry === "reconnect";
 }
 
-async function refuseServed(control: ControlSession, name: string): Promise<void> {
-  if (!(await isServed(control, name))) return;
-  throw new ErserverError("ERS-508", `a replicator serves target ${name}`, {
+function served(name: string): ErserverError {
+  return new ErserverError("ERS-508", `a replicator serves target ${name}`, {
     subject: name,
     remedy: "Stop erserver run first, then drop.",
   });

@@ -7,7 +7,7 @@ import type { ControlSession } from "./connect.ts";
  * https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
  */
 const LOCK_CLASSES = {
-  /** Held by the session that applies. "ERSU" */
+  /** Held by the session that applies, or that drops the pipeline. "ERSU" */
   apply: 1_163_023_957,
   /** Held by whoever makes a replicator stand still. */
   hold: 1_163_023_958,
@@ -35,6 +35,18 @@ export async function oneAtATime<T>(session: ControlSession, work: () => Promise
     await session.query("rollback").catch(() => {});
     throw error;
   }
+}
+
+/** Takes a lock for as long as the session lasts; false while another session has it. */
+export async function tryLock(
+  session: ControlSession,
+  purpose: LockPurpose,
+  pipeline: string,
+): Promise<boolean> {
+  const [row] = await session.query(
+    `select pg_catalog.pg_try_advisory_lock(${lockKeys(purpose, pipeline)})::text as locked`,
+  );
+  return row?.["locked"] === "true";
 }
 
 /** The backend that applies for the pipeline in this database, if any. */

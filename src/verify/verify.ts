@@ -17,7 +17,7 @@ import {
   tableLabel,
   tablesByKey,
 } from "../postgres/catalog.ts";
-import { lockKeys } from "../postgres/advisory-lock.ts";
+import { lockKeys, tryLock } from "../postgres/advisory-lock.ts";
 import { connectWire } from "../postgres/connect.ts";
 import { type ReplicatedTable, requireTables, selectTables } from "../postgres/selection.ts";
 import { abandonSlot, createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
@@ -174,13 +174,7 @@ async function takeSnapshots(options: VerifyOptions, sides: Sides, held: Connect
 
 /** Waits for others that make the same replicator stand still; each takes no longer than `HOLD_SECONDS`. */
 async function lockHold({ target }: Sides, { target: { name }, signal }: VerifyOptions): Promise<void> {
-  const tryLock = async (): Promise<boolean> => {
-    const [row] = await target.query(
-      `select pg_catalog.pg_try_advisory_lock(${lockKeys("hold", name)})::text as locked`,
-    );
-    return row?.["locked"] === "true";
-  };
-  while (!(await tryLock())) {
+  while (!(await tryLock(target, "hold", name))) {
     signal.throwIfAborted();
     await sleep(POLL_MS);
   }

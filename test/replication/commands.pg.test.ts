@@ -9,7 +9,13 @@ import { readStatus } from "../../src/pipeline/read-status.ts";
 import { syncTarget } from "../../src/pipeline/sync.ts";
 import { MIGRATION_LOCK } from "../../src/postgres/advisory-lock.ts";
 import { verifyTarget } from "../../src/verify/verify.ts";
-import { commandOptions, expectRefused, expectStopped, ourObjects } from "../support/bad-input.ts";
+import {
+  commandOptions,
+  expectOffline,
+  expectRefused,
+  expectStopped,
+  ourObjects,
+} from "../support/bad-input.ts";
 import { type FreshDatabase, freshDatabase, sharedCluster } from "../support/clusters.ts";
 import { expectEqualTables } from "../support/compare.ts";
 import {
@@ -195,6 +201,44 @@ test("verify beside drop: ERS-407, and what was dropped is not made anew", async
   await open.query("commit");
   await refused;
   await until(async () => (await ourObjects(source.url)).length === 0, { what: "nothing to be left" });
+  expect(await ourObjects(target.url)).toEqual([]);
+});
+
+test("drop keeps others out until it is done, and one that is broken off has removed nothing", async () => {
+  await using replication = await startReplication({ schema: SCHEMA });
+  await replication.caughtUp();
+  const { source, target, config } = replication;
+  const options = optionsOf(replication);
+  const refusal = { code: "ERS-508", names: source.name, remedy: "Stop erserver run" } as const;
+  await expectRefused(dropPipeline(options), refusal);
+  await replication.running.stop();
+
+  const before = await ourObjects(source.url);
+  const blocker = await target.connect();
+  await blocker.query("begin; select from erserver.progress for update");
+  const broken = expectRefused(dropPipeline(options), { code: "ERS-705", names: "canceling", remedy: "" });
+  await blocked(target);
+  expect(await initPipeline(options)).toEqual({ changes: [], problems: [] });
+  await expectRefused(dropPipeline(options), refusal);
+  await using running = runPipeline(config, source.name);
+  await expectOffline(running, "target", { code: "ERS-508", names: source.name, remedy: "waits" });
+  await running.stop();
+  await target.query(
+    "select pg_cancel_backend(pid) from pg_stat_activity where datname = current_database() and application_name like '%command' and cardinality(pg_blocking_pids(pid)) > 0",
+  );
+  await broken;
+  await blocker.query("commit");
+  expect(await ourObjects(source.url)).toEqual(before);
+
+  const gone = dropPipeline({ ...options, force: true, signal: AbortSignal.abort() });
+  await expect(gone).rejects.toThrow(/abort/);
+  expect(await ourObjects(source.url)).toEqual(before);
+  await replication.restart();
+  await replication.expectEqual();
+  await replication.running.stop();
+
+  expect((await dropPipeline(options)).left).toEqual([]);
+  expect(await ourObjects(source.url)).toEqual([]);
   expect(await ourObjects(target.url)).toEqual([]);
 });
 

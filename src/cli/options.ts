@@ -55,11 +55,11 @@ export async function forEachTarget(
   config: Config,
   order: "in turn" | "at once",
   work: (target: TargetConfig) => Promise<void>,
-  signal?: AbortSignal,
+  signal: AbortSignal,
 ): Promise<void> {
   const failures: TargetFailure[] = [];
   const one = async (target: TargetConfig): Promise<void> => {
-    if (signal?.aborted === true) return;
+    if (signal.aborted) return;
     try {
       await work(target);
     } catch (error) {
@@ -69,10 +69,12 @@ export async function forEachTarget(
   if (order === "at once") await Promise.all(config.targets.map(one));
   else for (const target of config.targets) await one(target);
   // What fails because we end is no failure.
-  if (signal?.aborted === true) {
-    throw new ErserverError("ERS-902", "interrupted before the work was done", {
-      remedy: "Run the command again: it goes on where this one stopped.",
-    });
-  }
+  if (signal.aborted) throw interrupted();
   if (failures.length > 0) throw new TargetFailures(failures);
+}
+
+export function interrupted(): ErserverError {
+  return new ErserverError("ERS-902", "interrupted before the work was done", {
+    remedy: "Run the command again: it goes on where this one stopped.",
+  });
 }

@@ -1,6 +1,7 @@
+import { onInterrupt } from "./interrupt.ts";
 import { PLAIN, COLORED, type Paint } from "./render/paint.ts";
 
-/** Where a command writes. */
+/** Where a command writes, and who may ask it to end. */
 export interface Terminal {
   /** Results: standard output. */
   write(text: string): void;
@@ -14,9 +15,11 @@ export interface Terminal {
   readonly paint: Paint;
   /** For `writeError`. */
   readonly errorPaint: Paint;
+  /** Aborted when the command is asked to end. */
+  readonly interrupted: AbortSignal;
 }
 
-/** Standard output and standard error of this process. `NO_COLOR` (https://no-color.org) is honoured. */
+/** Standard output, standard error and signals of this process. `NO_COLOR` (https://no-color.org) is honoured. */
 export function processTerminal(): Terminal {
   const { stdout, stderr, env } = process;
   const colored = (stream: NodeJS.WriteStream): boolean =>
@@ -30,5 +33,6 @@ export function processTerminal(): Terminal {
     },
     paint: colored(stdout) ? COLORED : PLAIN,
     errorPaint: colored(stderr) ? COLORED : PLAIN,
+    interrupted: onInterrupt(),
   };
 }

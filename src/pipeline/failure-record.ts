@@ -27,6 +27,8 @@ export async function recordFailure(
   options: CommandOptions,
   error: ErserverError,
 ): Promise<void> {
+  // What fails because we end is no failure.
+  if (options.signal?.aborted === true) return;
   const state = error.entry.retry === "stop" ? "stopped" : "offline";
   await store.setState(state, storedError(options, error)).catch(() => {});
 }

@@ -1,4 +1,5 @@
 import { ErserverError } from "../errors/erserver-error.ts";
+import { onAbort } from "../runtime/abort.ts";
 import { PipelineStore, type Registration } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
 import { connectPrimary, readRegistration } from "./sides.ts";
@@ -6,6 +7,7 @@ import { connectPrimary, readRegistration } from "./sides.ts";
 /** Leaves the wish on the target, where a replicator finds it, now or later. False when it stood there already. */
 export async function setDesired(options: CommandOptions, desired: "running" | "paused"): Promise<boolean> {
   await using target = await connectPrimary(options, "target");
+  using _giveUp = onAbort(options.signal, () => target.destroy());
   const { name } = options.target;
   const registration = await readRegistration(target, options);
   if (registration === undefined) throw notInitialized(name);

@@ -8,6 +8,7 @@ import { type Selection, selectTables, type TableProblem } from "../postgres/sel
 import { readSlot, readWalSender } from "../postgres/slots.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
+import { onAbort } from "../runtime/abort.ts";
 import { schemaExists } from "../store/migrate.ts";
 import {
   PipelineStore,
@@ -54,20 +55,28 @@ interface SourceView {
   readonly selection: Selection;
 }
 
-/** Never rejects because a server is away: that is what the status says. */
-export async function readStatus(config: Config): Promise<TargetStatus[]> {
-  const source = await viewSource(config);
+/** Never rejects because a server is away: that is what the status says. What it says after the signal is of no use. */
+export async function readStatus(config: Config, signal?: AbortSignal): Promise<TargetStatus[]> {
+  const options: SessionOptions = {
+    applicationName: "erserver status",
+    timeoutMs: config.timeoutMs,
+    ...(signal === undefined ? {} : { signal }),
+  };
+  const source = await viewSource(config, options);
+  const session = source instanceof Error ? undefined : source.session;
+  using _giveUp = onAbort(signal, () => session?.destroy());
   try {
-    return await Promise.all(config.targets.map((target) => targetStatus(config, target, source)));
+    return await Promise.all(config.targets.map((target) => targetStatus(config, target, source, options)));
   } finally {
-    if (!(source instanceof Error)) await source.session.end();
+    await session?.end();
   }
 }
 
-async function viewSource(config: Config): Promise<SourceView | Error> {
+async function viewSource(config: Config, options: SessionOptions): Promise<SourceView | Error> {
   let session: ControlSession | undefined;
+  using _giveUp = onAbort(options.signal, () => session?.destroy());
   try {
-    session = await connectControl(config.source, sessionFor(config));
+    session = await connectControl(config.source, options);
     const facts = await readServerFacts(session);
     const tables = await readTables(session, facts.version);
     return { session, facts, selection: selectTables(tables, config.tables, facts.version) };
@@ -77,14 +86,11 @@ async function viewSource(config: Config): Promise<SourceView | Error> {
   }
 }
 
-function sessionFor({ timeoutMs }: Config): SessionOptions {
-  return { applicationName: "erserver status", timeoutMs };
-}
-
 async function targetStatus(
   config: Config,
   target: TargetConfig,
   source: SourceView | Error,
+  options: SessionOptions,
 ): Promise<TargetStatus> {
   const reachable = source instanceof Error ? undefined : source;
   const unknown: TargetStatus = {
@@ -108,6 +114,7 @@ async function targetStatus(
   };
   let base = unknown;
   let control: ControlSession | undefined;
+  using _giveUp = onAbort(options.signal, () => control?.destroy());
   try {
     const slot =
       reachable === undefined
@@ -121,7 +128,7 @@ async function targetStatus(
         slot: { name, active: activePid !== undefined, walStatus: walStatus ?? undefined },
       };
     }
-    control = await connectControl(target.conninfo, sessionFor(config));
+    control = await connectControl(target.conninfo, options);
     const store = new PipelineStore(control, target.name);
     const registration = (await schemaExists(control)) ? await store.registration() : undefined;
     if (registration === undefined) throw notInitialized(target.name);

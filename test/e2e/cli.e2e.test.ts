@@ -288,3 +288,65 @@ test("pause and resume say what they did; sync says that a target is paused", as
   expect((await erserver("resume", "--target", "tokyo")).output).toBe("tokyo: was not paused\n");
   expect((await erserver("sync")).exit).toBe(0);
 });
+
+describe("a signal", () => {
+  /** Waits until a session of ours waits for another one. */
+  const blocked = async (database: FreshDatabase): Promise<void> => {
+    const query =
+      "select from pg_stat_activity where datname = current_database() and application_name like 'erserver %' and cardinality(pg_blocking_pids(pid)) > 0";
+    await until(async () => (await database.query(query)).length > 0, { what: "the command to wait" });
+  };
+  const interrupted = { exit: 130, signal: null, errors: expect.stringMatching(/^ERS-902 /) };
+
+  test.each(["init", "sync"])(
+    "ends %s while the source makes it wait for an open transaction, and the slot is gone; more of them change nothing",
+    async (command) => {
+      const open = await source.connect();
+      await open.query("begin; insert into account values (4, 4)");
+      await using running = start(command, "--target", "london");
+      await blocked(source);
+      running.process.kill("SIGINT");
+      await until(() => running.errors.includes("ERS-902"), { what: "the end to be told", interval: 1 });
+      for (let again = 0; again < 100 && running.process.exitCode === null; again++) {
+        running.process.kill("SIGINT");
+        await new Promise(setImmediate);
+      }
+      expect(await running.finished).toMatchObject(interrupted);
+      const backends = "select from pg_stat_activity where application_name like 'erserver london%'";
+      await until(async () => (await source.query(backends)).length === 0, { what: "no session to be left" });
+      expect(await slots()).toEqual([]);
+    },
+  );
+
+  test("ends pause and status, which change nothing, and drop when it is done", async () => {
+    await erserver("sync", "--target", "london");
+    const other = await london.connect();
+    await other.query("begin; lock table erserver.pipeline in access exclusive mode");
+    for (const command of ["pause", "status"]) {
+      await using running = start(command, "--target", "london");
+      await blocked(london);
+      running.process.kill("SIGTERM");
+      expect(await running.finished).toMatchObject({ ...interrupted, output: "" });
+      await london.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0",
+      );
+    }
+    await other.query("rollback");
+    expect(await london.query("select desired from erserver.pipeline")).toEqual([{ desired: "running" }]);
+
+    await other.query("begin; select from erserver.progress for update");
+    await using dropping = start("drop");
+    await blocked(london);
+    dropping.process.kill("SIGINT");
+    expect(await slots()).toHaveLength(1);
+    await other.query("commit");
+    expect(await dropping.finished).toMatchObject({
+      ...interrupted,
+      output: expect.stringMatching(
+        /^london: removed replication slot .*\n[^]*schema erserver on the target\n$/,
+      ),
+    });
+    expect(await slots()).toEqual([]);
+    expect(await london.query("select from pg_namespace where nspname = 'erserver'")).toEqual([]);
+  });
+});

@@ -313,37 +313,39 @@ test("a slot that somebody else uses: offline with ERS-507 in status too, until 
   await replication.expectEqual();
 });
 
-test("a signal ends it also while the source makes it wait for an open transaction", async () => {
+test("a signal ends run and init also while the source makes them wait for an open transaction", async () => {
   await using source = await freshDatabase(sharedCluster("source"));
   await using target = await freshDatabase(sharedCluster("target"));
   for (const database of [source, target]) await database.query(SCHEMA);
   const open = await source.connect();
   await open.query("begin; insert into t values (1, 'not yet')");
   const config = testConfig(source.url, { [source.name]: target.url });
+  const waitsForSlot = async (): Promise<void> => {
+    const query = `select from pg_stat_activity where query like 'CREATE_REPLICATION_SLOT "erserver_${source.name}"%'`;
+    await until(async () => (await source.query(query)).length > 0, { what: "the slot to be waited for" });
+  };
+  const leavesNothing = async (): Promise<void> => {
+    const query = `select from pg_stat_activity where application_name like 'erserver ${source.name}%'`;
+    await until(async () => (await source.query(query)).length === 0, { what: "no session to be left" });
+    expect((await ourObjects(source.url)).filter((name) => name.startsWith("slot"))).toEqual([]);
+    const [{ state } = { state: undefined }] = await readStatus(config);
+    expect(state).toBe("stopped");
+  };
+  const abort = new AbortController();
+  const broken = initPipeline({ ...commandOptions(config), signal: abort.signal });
+  const outcome = broken.then(
+    () => "ended",
+    () => "broken off",
+  );
+  await waitsForSlot();
+  abort.abort();
+  expect(await outcome).toBe("broken off");
+  await leavesNothing();
   const running = runPipeline(config, source.name);
-  await until(
-    async () =>
-      (
-        await source.query(
-          `select from pg_stat_activity where query like 'CREATE_REPLICATION_SLOT "erserver_${source.name}"%'`,
-        )
-      ).length > 0,
-    { what: "the slot to be waited for" },
-  );
+  await waitsForSlot();
   await running.stop();
+  await leavesNothing();
   await open.query("commit");
-  await until(
-    async () =>
-      (
-        await source.query(
-          `select from pg_stat_activity where application_name like 'erserver ${source.name}%'`,
-        )
-      ).length === 0,
-    {
-      what: "no session to be left",
-    },
-  );
-  expect((await ourObjects(source.url)).filter((name) => name.startsWith("slot"))).toEqual([]);
   await using again = runPipeline(config, source.name);
   await caughtUp(source, again);
   await expectEqualTables(source.url, target.url);

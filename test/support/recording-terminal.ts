@@ -20,6 +20,7 @@ export function recordingTerminal({ live = false, columns = 80 } = {}): Recordin
     columns,
     paint: PLAIN,
     errorPaint: PLAIN,
+    interrupted: new AbortController().signal,
     write: (text) => {
       output += text;
       all += text;

@@ -1,7 +1,6 @@
 import path from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { runDemo } from "../../demo/demo.ts";
-import { onInterrupt } from "../interrupt.ts";
 import { DemoScreen } from "../render/demo-screen.ts";
 import type { Terminal } from "../terminal.ts";
 
@@ -29,10 +28,10 @@ async function demo(
   { keep = false, sourceMajor, targetMajor }: DemoCommandOptions,
   terminal: Terminal,
 ): Promise<void> {
-  using interrupt = onInterrupt();
+  const { interrupted: signal } = terminal;
   const screen = new DemoScreen(terminal);
-  interrupt.signal.addEventListener("abort", () => screen.note("Stopping the servers ..."));
-  await runDemo({ keep, sourceMajor, targetMajor, screen, signal: interrupt.signal, program: programName() });
+  signal.addEventListener("abort", () => screen.note("Stopping the servers ..."));
+  await runDemo({ keep, sourceMajor, targetMajor, screen, signal, program: programName() });
 }
 
 function major(value: string): number {

@@ -23,11 +23,19 @@ export function dropCommand(terminal: Terminal): Command {
 async function drop(options: DropOptions, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const log = createLogger({ level: config.logLevel });
-  await forEachTarget(config, "in turn", async (target) => {
-    const { dropped, left } = await dropPipeline({ config, target, log, force: options.force === true });
-    if (dropped.length + left.length === 0) terminal.write(`${target.name}: nothing to remove\n`);
-    for (const object of dropped) terminal.write(`${target.name}: removed ${object}\n`);
-    const { warning } = terminal.errorPaint;
-    for (const object of left) terminal.writeError(`${target.name}: ${warning("LEFT BEHIND")}: ${object}\n`);
-  });
+  const { interrupted: signal } = terminal;
+  await forEachTarget(
+    config,
+    "in turn",
+    async (target) => {
+      const force = options.force === true;
+      const { dropped, left } = await dropPipeline({ config, target, log, signal, force });
+      if (dropped.length + left.length === 0) terminal.write(`${target.name}: nothing to remove\n`);
+      for (const object of dropped) terminal.write(`${target.name}: removed ${object}\n`);
+      const { warning } = terminal.errorPaint;
+      for (const object of left)
+        terminal.writeError(`${target.name}: ${warning("LEFT BEHIND")}: ${object}\n`);
+    },
+    signal,
+  );
 }

@@ -19,10 +19,16 @@ export function initCommand(terminal: Terminal): Command {
 async function init(options: ConfigOptions, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const log = createLogger({ level: config.logLevel });
-  await forEachTarget(config, "in turn", async (target) => {
-    const { changes, problems } = await initPipeline({ config, target, log });
-    if (changes.length === 0) terminal.write(`${target.name}: already initialized\n`);
-    for (const change of changes) terminal.write(`${target.name}: created ${change}\n`);
-    terminal.write(renderProblems(problems, terminal.paint));
-  });
+  const { interrupted: signal } = terminal;
+  await forEachTarget(
+    config,
+    "in turn",
+    async (target) => {
+      const { changes, problems } = await initPipeline({ config, target, log, signal });
+      if (changes.length === 0) terminal.write(`${target.name}: already initialized\n`);
+      for (const change of changes) terminal.write(`${target.name}: created ${change}\n`);
+      terminal.write(renderProblems(problems, terminal.paint));
+    },
+    signal,
+  );
 }

@@ -28,10 +28,16 @@ const WORDS = { paused: "paused", running: "goes on" } as const;
 async function wish(options: ConfigOptions, desired: keyof typeof WORDS, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const log = createLogger({ level: config.logLevel });
-  await forEachTarget(config, "at once", async (target) => {
-    const changed = await setDesired({ config, target, log }, desired);
-    terminal.write(
-      `${target.name}: ${changed ? WORDS[desired] : desired === "paused" ? "already paused" : "was not paused"}\n`,
-    );
-  });
+  const { interrupted: signal } = terminal;
+  await forEachTarget(
+    config,
+    "at once",
+    async (target) => {
+      const changed = await setDesired({ config, target, log, signal }, desired);
+      terminal.write(
+        `${target.name}: ${changed ? WORDS[desired] : desired === "paused" ? "already paused" : "was not paused"}\n`,
+      );
+    },
+    signal,
+  );
 }

@@ -3,7 +3,6 @@ import type { TargetConfig } from "../../config/config.ts";
 import { toErserverError } from "../../errors/erserver-error.ts";
 import { createLogger } from "../../observability/log.ts";
 import { Pipeline } from "../../pipeline/pipeline.ts";
-import { onInterrupt } from "../interrupt.ts";
 import { type ConfigOptions, configFor, withConfig } from "../options.ts";
 import { renderTargetFailures, type TargetFailure, TargetFailures } from "../render/failure.ts";
 import { RunView } from "../render/run-view.ts";
@@ -33,7 +32,6 @@ export function runCommand(terminal: Terminal): Command {
 async function run(options: RunOptions, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const json = options.json === true;
-  using interrupt = onInterrupt();
   using view = new RunView(
     terminal,
     config.targets.map((target) => target.name),
@@ -59,7 +57,7 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
       onStatus: (status) => view.onStatus(status),
     });
     try {
-      await pipeline.run(interrupt.signal);
+      await pipeline.run(terminal.interrupted);
       view.ended(pipeline.status);
     } catch (error) {
       const failure = { target: target.name, error: toErserverError(error) };

@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Command } from "commander";
 import { readStatus, type TargetStatus } from "../../pipeline/read-status.ts";
-import { onInterrupt } from "../interrupt.ts";
-import { type ConfigOptions, configFor, withConfig } from "../options.ts";
+import { type ConfigOptions, configFor, interrupted, withConfig } from "../options.ts";
 import { clock } from "../render/pipeline-lines.ts";
 import { renderStatus, statusJson } from "../render/status.ts";
 import type { Terminal } from "../terminal.ts";
@@ -37,16 +36,18 @@ async function status(options: StatusOptions, terminal: Terminal): Promise<void>
     options.json === true
       ? `${JSON.stringify(statusJson(targets))}\n`
       : renderStatus(targets, new Date(), terminal.paint);
+  const { interrupted: signal } = terminal;
   if (options.watch !== true) {
-    terminal.write(show(await readStatus(config)));
+    const targets = await readStatus(config, signal);
+    if (signal.aborted) throw interrupted();
+    terminal.write(show(targets));
     return;
   }
-  using interrupt = onInterrupt();
-  const { signal } = interrupt;
   const redraw = terminal.live && options.json !== true;
   if (redraw) terminal.write(CLEAR);
   while (!signal.aborted) {
-    const text = show(await readStatus(config));
+    const text = show(await readStatus(config, signal));
+    if (signal.aborted) return;
     terminal.write(
       redraw ? overwrite(`${terminal.paint.faint(`${clock(new Date())}  Ctrl-C to end`)}\n${text}`) : text,
     );

@@ -3,7 +3,6 @@ import { formatLsn } from "../../change/lsn.ts";
 import { createLogger } from "../../observability/log.ts";
 import { plural } from "../../observability/figures.ts";
 import { syncTarget } from "../../pipeline/sync.ts";
-import { onInterrupt } from "../interrupt.ts";
 import { type ConfigOptions, configFor, duration, forEachTarget, withConfig } from "../options.ts";
 import type { Terminal } from "../terminal.ts";
 
@@ -30,8 +29,7 @@ type SyncResult = Awaited<ReturnType<typeof syncTarget>>;
 async function sync(options: SyncOptions, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const log = createLogger({ level: config.logLevel });
-  using interrupt = onInterrupt();
-  const { signal } = interrupt;
+  const { interrupted: signal } = terminal;
   await forEachTarget(
     config,
     "at once",

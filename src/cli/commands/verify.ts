@@ -4,7 +4,6 @@ import { ErserverError } from "../../errors/erserver-error.ts";
 import { formatCount, plural } from "../../observability/figures.ts";
 import { createLogger } from "../../observability/log.ts";
 import { type TableComparison, verifyTarget } from "../../verify/verify.ts";
-import { onInterrupt } from "../interrupt.ts";
 import { type ConfigOptions, configFor, forEachTarget, withConfig } from "../options.ts";
 import { LiveBlock } from "../render/live-block.ts";
 import type { Paint } from "../render/paint.ts";
@@ -33,8 +32,7 @@ type Verification = Awaited<ReturnType<typeof verifyTarget>>;
 async function verify(options: VerifyOptions, terminal: Terminal): Promise<void> {
   const config = configFor(options);
   const log = createLogger({ level: config.logLevel });
-  using interrupt = onInterrupt();
-  const { signal } = interrupt;
+  const { interrupted: signal } = terminal;
   const progress = new LiveBlock(terminal);
   await forEachTarget(
     config,

@@ -58,16 +58,18 @@ export async function forEachTarget(
   signal: AbortSignal,
 ): Promise<void> {
   const failures: TargetFailure[] = [];
-  const one = async (target: TargetConfig): Promise<void> => {
-    if (signal.aborted) return;
+  const one = async (target: TargetConfig): Promise<TargetFailure[]> => {
+    if (signal.aborted) return [];
     try {
       await work(target);
+      return [];
     } catch (error) {
-      failures.push({ target: target.name, error: toErserverError(error) });
+      return [{ target: target.name, error: toErserverError(error) }];
     }
   };
-  if (order === "at once") await Promise.all(config.targets.map(one));
-  else for (const target of config.targets) await one(target);
+  // In the order of the file, whichever was first to fail.
+  if (order === "at once") failures.push(...(await Promise.all(config.targets.map(one))).flat());
+  else for (const target of config.targets) failures.push(...(await one(target)));
   // What fails because we end is no failure.
   if (signal.aborted) throw interrupted();
   if (failures.length > 0) throw new TargetFailures(failures);

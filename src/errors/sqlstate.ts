@@ -16,7 +16,6 @@ export const SQLSTATE = {
   undefinedTable: "42P01",
   duplicateObject: "42710",
   undefinedObject: "42704",
-  undefinedTable: "42P01",
   tooManyConnections: "53300",
   configurationLimitExceeded: "53400",
   objectNotInPrerequisiteState: "55000",

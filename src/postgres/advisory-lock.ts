@@ -20,6 +20,9 @@ export function lockKeys(purpose: LockPurpose, pipeline: string): string {
   return `${LOCK_CLASSES[purpose]}, pg_catalog.hashtext(${quoteLiteral(pipeline)})`;
 }
 
+/** Of schema `erserver` and who has which table; released with the transaction. */
+export const REGISTRY_LOCK = `pg_catalog.pg_advisory_xact_lock(${LOCK_CLASSES.apply}, 0)`;
+
 /**
  * A transaction on what all pipelines that end in the database share: schema `erserver`, and who has which table. They
  * run one after the other, so that what one finds is still so when it commits.
@@ -27,7 +30,7 @@ export function lockKeys(purpose: LockPurpose, pipeline: string): string {
 export async function oneAtATime<T>(session: ControlSession, work: () => Promise<T>): Promise<T> {
   await session.query("begin");
   try {
-    await session.query(`select pg_catalog.pg_advisory_xact_lock(${LOCK_CLASSES.apply}, 0)`);
+    await session.query(`select ${REGISTRY_LOCK}`);
     const result = await work();
     await session.query("commit");
     return result;

@@ -7,7 +7,7 @@ import { initPipeline } from "../../src/pipeline/init.ts";
 import { setDesired } from "../../src/pipeline/pause.ts";
 import { readStatus } from "../../src/pipeline/read-status.ts";
 import { syncTarget } from "../../src/pipeline/sync.ts";
-import { MIGRATION_LOCK } from "../../src/postgres/advisory-lock.ts";
+import { REGISTRY_LOCK } from "../../src/postgres/advisory-lock.ts";
 import { verifyTarget } from "../../src/verify/verify.ts";
 import {
   commandOptions,
@@ -129,7 +129,7 @@ test("sync beside the first run waits for what is not made yet, and hears that t
   const open = await source.connect();
   await open.query("begin; insert into t values (1, 'open')");
   const migrating = await target.connect();
-  await migrating.query(`begin; select ${MIGRATION_LOCK}`);
+  await migrating.query(`begin; select ${REGISTRY_LOCK}`);
   await using running = runPipeline(options.config, source.name);
   await blocked(target);
   const refusal = { code: "ERS-803", names: source.name, remedy: "erserver resume" } as const;

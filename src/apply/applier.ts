@@ -10,7 +10,9 @@ import type { WireConnection } from "../wire/connection.ts";
 import { isPassing } from "../postgres/failures.ts";
 import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
 import { type Replay, replayGroup } from "./replay.ts";
+import { fold, type Folded } from "./fold.ts";
 import { RowWriter } from "./row-writer.ts";
+import { FLUSH_BYTES, SetWriter } from "./set-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
 
 export type ConflictPolicy = "source-wins" | "stop";
@@ -24,6 +26,13 @@ export interface ApplierOptions {
   /** Rejects when the relation cannot be written (ERS-4xx). */
   readonly planFor: (relation: Relation, commitLsn: Lsn) => Promise<TablePlan>;
   readonly conflict: ConflictPolicy;
+  /** Values arrive in binary form. */
+  readonly binary: boolean;
+  /**
+   * `rows`: a statement for each change, in source order; `sets`: net changes, a statement for many rows; `auto`: what suits the
+   * group.
+   */
+  readonly write: "auto" | "rows" | "sets";
 }
 
 /** What a commit on the target means for the source. */
@@ -38,8 +47,8 @@ export interface Applied {
   readonly rows: number;
 }
 
-/** Bytes to gather before they go to the socket. */
-const FLUSH_BYTES = 128 * 1024;
+/** Groups of fewer changes are written change by change: there is little to fold. */
+const FEW_CHANGES = 50;
 
 const SAVEPOINT = "erserver";
 
@@ -51,6 +60,7 @@ const SAVEPOINT = "erserver";
 export class Applier {
   readonly #options: ApplierOptions;
   readonly #writer = new RowWriter();
+  readonly #sets: SetWriter;
   /** By the relation as the stream described it: a group may hold changes from before and after an ALTER TABLE. */
   readonly #plans = new WeakMap<Relation, TablePlan>();
   #progressLsn: Lsn;
@@ -65,6 +75,11 @@ export class Applier {
   constructor(options: ApplierOptions) {
     this.#options = options;
     this.#progressLsn = options.progressLsn;
+    this.#sets = new SetWriter({
+      rows: this.#writer,
+      binary: options.binary,
+      always: options.write === "sets",
+    });
   }
 
   /** The source position that the target has. */
@@ -95,9 +110,23 @@ export class Applier {
       this.#replays = 0;
       this.#conflicts = 0;
     }
-    const rowsBefore = this.#rows;
-    if (!(await this.#applyTogether(group))) await this.#replay(group, rowsBefore);
+    await this.#writeGroup(group);
     return group.ends ? this.#commit(group) : undefined;
+  }
+
+  /** The fastest way first; whatever fails on the way is undone. */
+  async #writeGroup(group: Group): Promise<void> {
+    const rowsBefore = this.#rows;
+    const { write } = this.#options;
+    const folded =
+      write === "sets" || (write === "auto" && group.changes.length >= FEW_CHANGES)
+        ? fold(group, this.#planOf)
+        : undefined;
+    if (await this.#applyTogether(group, folded)) return;
+    this.#replays++;
+    // What a set objects to may be its order alone, such as two rows that exchange a unique value.
+    if (folded !== undefined && (await this.#applyTogether(group, undefined))) return;
+    await this.#replay(group, rowsBefore);
   }
 
   /** Moves the position over WAL that holds nothing for us. */
@@ -127,21 +156,19 @@ export class Applier {
     this.#plans.set(relation, await this.#options.planFor(relation, commitLsn));
   }
 
-  /** The fast way: everything in one flight. False when it must be replayed; the transaction is rolled back to before the group. */
-  async #applyTogether(group: Group): Promise<boolean> {
+  readonly #planOf = (relation: Relation): TablePlan => this.#plans.get(relation) as TablePlan;
+
+  /**
+   * The fast way: everything in one flight, folded or else change by change. False when it must be done otherwise;
+   * the transaction is rolled back to before the group.
+   */
+  async #applyTogether(group: Group, folded: Folded | undefined): Promise<boolean> {
     const batch = this.#batch();
-    // What each execute must affect: 1 row, or -1 for any number.
+    const rowsBefore = this.#rows;
+    // What each execute must affect: rows, or -1 for any number.
     const expected = this.#bound(batch, group.begins);
-    let index = 0;
-    for (const { transaction, end } of group.members) {
-      for (; index < end && !batch.failed; index++) {
-        if (
-          this.#write(batch, group.changes[index] as Change, transaction, expected) &&
-          batch.buffered >= FLUSH_BYTES
-        )
-          await batch.flush();
-      }
-    }
+    if (folded === undefined) await this.#writeChanges(batch, group, expected);
+    else await this.#writeFolded(batch, folded, expected);
     if (group.ends && !batch.failed)
       this.#writeProgress(
         batch,
@@ -158,7 +185,30 @@ export class Applier {
       return true;
     if (result.error !== undefined && isPassing(result.error.code)) throw this.#unexpected(result);
     await this.#undo(group);
+    this.#rows = rowsBefore;
     return false;
+  }
+
+  async #writeChanges(batch: Batch, group: Group, expected: number[]): Promise<void> {
+    let index = 0;
+    for (const { transaction, end } of group.members) {
+      for (; index < end && !batch.failed; index++) {
+        this.#write(batch, group.changes[index] as Change, transaction, expected);
+        if (batch.buffered >= FLUSH_BYTES) await batch.flush();
+      }
+    }
+  }
+
+  async #writeFolded(batch: Batch, { steps, rows }: Folded, expected: number[]): Promise<void> {
+    this.#rows += rows;
+    for (const step of steps) {
+      if (batch.failed) return;
+      if (step.kind === "net") await this.#sets.write(batch, step.tables, expected);
+      else {
+        this.#write(batch, step.change, step.transaction, expected);
+        if (batch.buffered >= FLUSH_BYTES) await batch.flush();
+      }
+    }
   }
 
   /**
@@ -172,23 +222,21 @@ export class Applier {
     return statements.map(() => -1);
   }
 
-  /** Writes one change; false when there is nothing to write because the table's copy has it. */
-  #write(batch: Batch, change: Change, transaction: Transaction, expected: number[]): boolean {
+  /** Writes one change, unless the table's copy has it. */
+  #write(batch: Batch, change: Change, transaction: Transaction, expected: number[]): void {
     if (change instanceof RowChange) {
-      const plan = this.#plans.get(change.relation) as TablePlan;
-      if (transaction.commitLsn < plan.copyLsn) return false;
+      const plan = this.#planOf(change.relation);
+      if (transaction.commitLsn < plan.copyLsn) return;
       if (!this.#writer.row(batch, plan, change)) throw columnsNotSent(plan, transaction);
       expected.push(1);
       this.#rows++;
-      return true;
+      return;
     }
-    const plans = change.relations
-      .map((relation) => this.#plans.get(relation) as TablePlan)
-      .filter((plan) => transaction.commitLsn >= plan.copyLsn);
-    if (plans.length === 0) return false;
+    const plans = change.relations.map(this.#planOf).filter((plan) => transaction.commitLsn >= plan.copyLsn);
+    if (plans.length === 0) return;
     if (!this.#writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
     expected.push(-1);
-    return true;
+    return;
   }
 
   async #undo(group: Group): Promise<void> {
@@ -209,11 +257,10 @@ export class Applier {
       pipeline,
       conflict,
       writer: this.#writer,
-      planOf: (relation) => this.#plans.get(relation) as TablePlan,
+      planOf: this.#planOf,
     };
     const outcome = await replayGroup(replay, group);
     this.#rows = rowsBefore + outcome.rows;
-    this.#replays++;
     this.#conflicts += outcome.conflicts;
     if (!group.ends) return;
     const batch = this.#batch();

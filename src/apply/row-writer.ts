@@ -49,6 +49,12 @@ export class RowWriter {
     this.#once(batch, rewriteStatement(plan, this.#sent(plan), keyImageOf(change)));
   }
 
+  /** Deletes the row that the old image names, whatever the kind of the change. */
+  remove(batch: Batch, plan: TablePlan, change: RowChange): void {
+    this.#encoder.load(change);
+    this.#write(batch, plan, "delete", () => deleteStatement(plan));
+  }
+
   /** An update's new image as an insert: only when it is complete. */
   newRow(batch: Batch, plan: TablePlan, change: RowChange): void {
     this.#encoder.load(change);
@@ -65,6 +71,18 @@ export class RowWriter {
   isComplete(plan: TablePlan, change: RowChange): boolean {
     this.#encoder.load(change);
     return this.#sent(plan).length === plan.written.length;
+  }
+
+  /** See RowEncoder. */
+  unsentMask(change: RowChange): string {
+    this.#encoder.load(change);
+    return this.#encoder.unsentMask();
+  }
+
+  /** The columns to write that were sent. */
+  sentColumns(plan: TablePlan, change: RowChange): PlannedColumn[] {
+    this.#encoder.load(change);
+    return this.#sent(plan);
   }
 
   /** Selects something made of the key of the change, such as a row for a table of conflicts. */

@@ -31,6 +31,7 @@ function plan(
     written,
     key: key.map((name) => written.find((column) => column.target.name === name) as PlannedColumn),
     wholeRow: key.length === 0,
+    hasColumnsOfItsOwn: false,
     sharedBy: 1,
     copyLsn: 0n as Lsn,
   };

@@ -15,8 +15,11 @@ export interface StatementText {
 export interface ParameterSource {
   readonly image: "new" | "old";
   readonly index: number;
+  /** For an array of the values of many rows. */
+  readonly elements?: { readonly typeOid: number; readonly delimiter: string };
 }
 
+/** The values of one row: a parameter each. */
 export class Parameters {
   readonly types: number[] = [];
   readonly sources: ParameterSource[] = [];
@@ -27,10 +30,46 @@ export class Parameters {
     return `$${this.types.length}`;
   }
 
+  /** What comes between the assignments and the condition. */
+  from(_keyword: "from" | "using"): string {
+    return "";
+  }
+
   done(sql: string): StatementText {
     return { sql, types: this.types, parameters: this.sources };
   }
 }
+
+/** The values of many rows: a parameter for each column, an array of its type, all of them as long as there are rows. */
+class ArrayParameters extends Parameters {
+  readonly #columns: PlannedColumn[] = [];
+
+  override add(image: "new" | "old", column: PlannedColumn): string {
+    let at = this.#columns.indexOf(column);
+    if (at < 0) {
+      at = this.#columns.push(column) - 1;
+      // Of the cast: the OID of an array type is not known here.
+      this.types.push(0);
+      const { typeOid, delimiter } = column.target;
+      this.sources.push({ image, index: column.index, elements: { typeOid, delimiter } });
+    }
+    return `${ROWS}."${at + 1}"`;
+  }
+
+  override from(keyword: "from" | "using"): string {
+    const arrays = this.#columns.map(({ target }, at) => `$${at + 1}::${unmodified(target.typeName)}[]`);
+    const names = this.#columns.map((_, at) => `"${at + 1}"`);
+    // Not qualified: only so it takes several arrays.
+    return ` ${keyword} unnest(${arrays.join(", ")}) as ${ROWS}(${names.join(", ")})`;
+  }
+}
+
+/** An alias that no table of a user has. */
+const ROWS = '"erserver rows"';
+
+/** Without a modifier these two are of length 1. */
+const unmodified = (typeName: string): string =>
+  typeName === "character" ? "pg_catalog.bpchar" : typeName === "bit" ? 'pg_catalog."bit"' : typeName;
 
 const tableName = (plan: TablePlan): string => quoteQualified(plan.target.schema, plan.target.name);
 
@@ -65,8 +104,8 @@ export function updateStatement(
   plan: TablePlan,
   sent: readonly PlannedColumn[],
   keyImage: "new" | "old",
+  parameters = new Parameters(),
 ): StatementText {
-  const parameters = new Parameters();
   // An identity column that is ALWAYS generated cannot be set by UPDATE; it must be as the source has it.
   const keyIsSame = keyImage === "new";
   const settable = sent.filter(
@@ -85,7 +124,8 @@ export function updateStatement(
   }
   const conditions = fixed.map((column) => equals(column.target, parameters.add("new", column)));
   const where = [rowCondition(plan, keyImage, parameters), ...conditions].join(" and ");
-  return parameters.done(`update ${rowsOf(plan)} set ${assignments.join(", ")} where ${where}`);
+  const from = parameters.from("from");
+  return parameters.done(`update ${rowsOf(plan)} set ${assignments.join(", ")}${from} where ${where}`);
 }
 
 /**
@@ -111,9 +151,30 @@ export function rewriteStatement(
   );
 }
 
-export function deleteStatement(plan: TablePlan): StatementText {
-  const parameters = new Parameters();
-  return parameters.done(`delete from ${rowsOf(plan)} where ${rowCondition(plan, "old", parameters)}`);
+export function deleteStatement(plan: TablePlan, parameters = new Parameters()): StatementText {
+  const where = rowCondition(plan, "old", parameters);
+  return parameters.done(`delete from ${rowsOf(plan)}${parameters.from("using")} where ${where}`);
+}
+
+/** Updates many rows whose key did not change, and of which the same columns were sent; undefined where arrays cannot hold the values. */
+export function updateSet(plan: TablePlan, sent: readonly PlannedColumn[]): StatementText | undefined {
+  const settable = sent.some(({ target }) => target.identity !== "a");
+  return settable && sent.every(fitsArray)
+    ? updateStatement(plan, sent, "new", new ArrayParameters())
+    : undefined;
+}
+
+export function deleteSet(plan: TablePlan): StatementText | undefined {
+  return plan.key.every(fitsArray) ? deleteStatement(plan, new ArrayParameters()) : undefined;
+}
+
+/** `unnest` takes arrays of arrays apart to the last element. */
+const fitsArray = ({ target }: PlannedColumn): boolean =>
+  !target.typeName.endsWith("[]") && !target.baseType?.endsWith("[]");
+
+export function copyInStatement(plan: TablePlan, binary: boolean): string {
+  const names = plan.written.map((column) => quoteIdent(column.target.name)).join(", ");
+  return `copy ${tableName(plan)} (${names}) from stdin${binary ? " (format binary)" : ""}`;
 }
 
 /** Selects the key as one JSON object of texts: for the record of a conflict, and for the operator. */

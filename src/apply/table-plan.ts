@@ -23,6 +23,8 @@ export interface TablePlan {
   readonly key: readonly PlannedColumn[];
   /** No key: a row is found by the image of all its columns, and one of several equal rows is taken. */
   readonly wholeRow: boolean;
+  /** The target's table has columns that are not written: of the target alone, or left out. */
+  readonly hasColumnsOfItsOwn: boolean;
   /** How many source relations write to the target's table: see ReplicatedTable. */
   readonly sharedBy: number;
   /** Changes of transactions that commit before it came with the table's copy. */
@@ -86,6 +88,9 @@ export function planTable(input: PlanInput): TablePlan {
     written,
     key,
     wholeRow: !insertOnly && key.length === 0,
+    hasColumnsOfItsOwn: target.columns.some(
+      (column) => !column.generated && !written.some((own) => own.target === column),
+    ),
     sharedBy: table.sharedBy,
     copyLsn: copyLsn ?? ZERO_LSN,
   };

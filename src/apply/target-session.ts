@@ -24,6 +24,9 @@ export function writerSettings(timeoutMs: number, version: number): Record<strin
   };
 }
 
+/** Rows are found by their key, one by one, however many a statement names: a join that scans a large table never pays. */
+const BY_KEY = { enable_hashjoin: "off", enable_mergejoin: "off", enable_seqscan: "off" };
+
 /**
  * Triggers and foreign keys of the target do not fire again for rows that come from the source. Returns false
  * where the role may not say so (superuser; from 15 on GRANT SET ON PARAMETER session_replication_role).
@@ -63,7 +66,7 @@ export interface TargetSessionOptions {
 export async function openTargetSession(options: TargetSessionOptions): Promise<TargetSession> {
   const connection = await connectWatched(options.conninfo, {
     ...options,
-    settings: writerSettings(options.timeoutMs, options.version),
+    settings: { ...writerSettings(options.timeoutMs, options.version), ...BY_KEY },
   });
   try {
     const key = lockKeys("apply", options.pipeline);

@@ -17,6 +17,8 @@ export class RowChange {
   readonly oldIsKey: boolean;
   /** Offset of the new row image, -1 for a delete. */
   readonly newStart: number;
+  /** The new row image lacks a column: a large value that did not change is not sent. */
+  readonly lacksColumns: boolean;
   /** Length of the message in bytes: what this change counts for in memory bounds. */
   readonly size: number;
 
@@ -27,6 +29,7 @@ export class RowChange {
     oldStart: number,
     oldIsKey: boolean,
     newStart: number,
+    lacksColumns: boolean,
     size: number,
   ) {
     this.kind = kind;
@@ -35,6 +38,7 @@ export class RowChange {
     this.oldStart = oldStart;
     this.oldIsKey = oldIsKey;
     this.newStart = newStart;
+    this.lacksColumns = lacksColumns;
     this.size = size;
   }
 }

@@ -39,6 +39,7 @@ export interface Config {
   readonly timeoutMs: number;
   readonly apply: {
     readonly conflict: "source-wins" | "stop";
+    readonly write: "auto" | "rows" | "sets";
     /** Upper bounds of a group of transactions that become one target transaction. */
     readonly group: { readonly transactions: number; readonly bytes: number };
   };

@@ -131,6 +131,12 @@ export const configSchema = z
           .describe(
             "When a target row is not as the source's change expects it: make it the source's row and record the conflict, or stop.",
           ),
+        write: z
+          .enum(["auto", "rows", "sets"])
+          .default("auto")
+          .describe(
+            "`rows`: a statement for each change, in the source's order. `sets`: the net changes of a group, with a statement for many rows. `auto`: whichever suits the group.",
+          ),
         group: z
           .strictObject({
             transactions: z

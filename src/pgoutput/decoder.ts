@@ -123,9 +123,11 @@ export class PgoutputDecoder {
     const relation = this.#changed(reader);
     if (reader.uint8() !== NEW_TUPLE) throw reader.malformed("a new row was expected");
     const newStart = reader.at;
-    this.#tuple(reader, relation);
+    const lacks = this.#tuple(reader, relation);
     reader.finish();
-    this.#sink.change(new RowChange("insert", relation, reader.bytes, -1, false, newStart, reader.size));
+    this.#sink.change(
+      new RowChange("insert", relation, reader.bytes, -1, false, newStart, lacks, reader.size),
+    );
   }
 
   #update(reader: MessageReader): void {
@@ -140,10 +142,10 @@ export class PgoutputDecoder {
     }
     if (introduction !== NEW_TUPLE) throw reader.malformed("a row was expected");
     const newStart = reader.at;
-    this.#tuple(reader, relation);
+    const lacks = this.#tuple(reader, relation);
     reader.finish();
     this.#sink.change(
-      new RowChange("update", relation, reader.bytes, oldStart, oldIsKey, newStart, reader.size),
+      new RowChange("update", relation, reader.bytes, oldStart, oldIsKey, newStart, lacks, reader.size),
     );
   }
 
@@ -155,7 +157,9 @@ export class PgoutputDecoder {
     const oldStart = reader.at;
     this.#tuple(reader, relation);
     reader.finish();
-    this.#sink.change(new RowChange("delete", relation, reader.bytes, oldStart, oldIsKey, -1, reader.size));
+    this.#sink.change(
+      new RowChange("delete", relation, reader.bytes, oldStart, oldIsKey, -1, false, reader.size),
+    );
   }
 
   #truncate(reader: MessageReader): void {
@@ -213,8 +217,8 @@ export class PgoutputDecoder {
     if (this.#transaction === undefined) throw reader.malformed("no transaction is open");
   }
 
-  /** Walks one row image. */
-  #tuple(reader: MessageReader, relation: Relation): void {
+  /** Walks one row image; true when it lacks a column. */
+  #tuple(reader: MessageReader, relation: Relation): boolean {
     const count = relation.columns.length;
     if (reader.uint16() !== count) {
       throw reader.malformed(
@@ -223,6 +227,7 @@ export class PgoutputDecoder {
     }
     const { bytes, end } = reader;
     let { at } = reader;
+    let lacks = false;
     for (let column = 0; column < count; column++) {
       const kind = at < end ? bytes[at] : 0;
       if (kind === COLUMN_TEXT || kind === COLUMN_BINARY) {
@@ -237,12 +242,16 @@ export class PgoutputDecoder {
         if (length < 0 || length > end - value)
           throw reader.malformedAt(at, "a column's length is impossible");
         at = value + length;
-      } else if (kind === COLUMN_NULL || kind === COLUMN_UNCHANGED) {
+      } else if (kind === COLUMN_NULL) {
+        at++;
+      } else if (kind === COLUMN_UNCHANGED) {
+        lacks = true;
         at++;
       } else {
         throw reader.malformedAt(at, "a column is of no known kind");
       }
     }
     reader.at = at;
+    return lacks;
   }
 }

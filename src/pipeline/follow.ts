@@ -88,6 +88,9 @@ export async function follow(
     pipeline: target.name,
     progressLsn: progress.lsn,
     conflict: config.apply.conflict,
+    binary,
+    // Where foreign keys and triggers fire the order of statements is theirs to judge.
+    write: open.session.replicaRole ? config.apply.write : "rows",
     planFor: (relation, commitLsn) => planner.plan(relation, commitLsn),
   });
   const stop = (): void => transport.wake();

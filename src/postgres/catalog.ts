@@ -10,6 +10,8 @@ export interface CatalogColumn {
   readonly typeOid: number;
   /** Name without type modifier, schema-qualified unless built in: equal names mean equal types on both sides. */
   readonly typeName: string;
+  /** Between the elements of an array of the type, as text: pg_type.typdelim. */
+  readonly delimiter: string;
   /** atttypmod, such as the length of a varchar; of a domain the one that it gives the type that it is over. -1 for none. */
   readonly typeModifier: number;
   /** OID of the type, of a domain the type that it is over in the end. */
@@ -79,6 +81,7 @@ interface ColumnRow {
   oid: string;
   name: string;
   type_oid: string;
+  delimiter: string;
   type_name: string;
   type_modifier: string;
   base_type_oid: string;
@@ -130,7 +133,7 @@ const TABLES = `
  * of `tsquery`, `oidvector` and `int2vector` refuse the empty value that their send functions write.
  */
 const columnsQuery = (version: number, condition = ""): string => `
-  select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, pg_catalog.format_type(a.atttypid, -1) as type_name,
+  select a.attrelid as oid, a.attname as name, a.atttypid as type_oid, t.typdelim as delimiter, pg_catalog.format_type(a.atttypid, -1) as type_name,
     case when t.typtype = 'd' then base.modifier else a.atttypmod end as type_modifier, base.oid as base_type_oid,
     pg_catalog.quote_ident(a.attname) || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod)
       || case ${version >= 110_000 ? "when a.atthasmissing then ' DEFAULT ' || pg_catalog.quote_literal((a.attmissingval::text::text[])[1])" : ""} when a.atthasdef or a.attidentity <> '' then null else '' end as definition,
@@ -269,6 +272,7 @@ function toColumn(row: ColumnRow): CatalogColumn {
     name: row.name,
     typeOid: Number(row.type_oid),
     typeName: row.type_name,
+    delimiter: row.delimiter,
     typeModifier: Number(row.type_modifier),
     baseTypeOid: Number(row.base_type_oid),
     definition: row.definition ?? undefined,

@@ -12,7 +12,7 @@ const relation: Relation = { id: 1, schema: "public", name: "t", replicaIdentity
 const OVERHEAD = 100;
 
 const change = (size: number): Change =>
-  new RowChange("insert", relation, Buffer.alloc(0), -1, false, 0, size);
+  new RowChange("insert", relation, Buffer.alloc(0), -1, false, 0, false, size);
 
 function transaction(commit: number): Transaction {
   return { xid: commit, commitLsn: BigInt(commit) as Lsn, endLsn: 0n as Lsn, commitTime: 0 };

@@ -16,7 +16,7 @@ import {
 import type { Channel, Replies } from "./channel.ts";
 import { type Deferred, deferred } from "./deferred.ts";
 import type { FrameReader } from "./frames.ts";
-import { BIND, CLOSE, EXECUTE_FRAME, PARSE, SYNC_FRAME } from "./frontend.ts";
+import { BIND, CLOSE, COPY_DATA, COPY_DONE_FRAME, EXECUTE_FRAME, PARSE, SYNC_FRAME } from "./frontend.ts";
 import { FrameWriter } from "./writer.ts";
 
 /** Format codes of a parameter. */
@@ -48,7 +48,7 @@ export interface BatchResult {
  *
  * Bytes may be given to the socket while the batch is still being written (`flush`), and the answers are read at
  * the same time. From the first `flush` on the connection serves this batch alone until `send`.
- * `COPY … FROM STDIN` may be executed in a batch when its CopyData and CopyDone frames are written behind the Execute.
+ * `COPY … FROM STDIN` may be executed in a batch: its CopyData and CopyDone frames follow the Execute at once.
  */
 export class Batch {
   /** For encoders that write Parse, Bind, Execute or CopyData frames themselves. */
@@ -130,6 +130,19 @@ export class Batch {
   /** Executes what was bound last. */
   execute(): void {
     this.writer.bytes(EXECUTE_FRAME);
+  }
+
+  /** Opens a CopyData frame, behind the Execute of a `COPY … FROM STDIN`; its payload goes to `writer`. */
+  beginCopyData(): void {
+    this.writer.begin(COPY_DATA);
+  }
+
+  endCopyData(): void {
+    this.writer.end();
+  }
+
+  copyDone(): void {
+    this.writer.bytes(COPY_DONE_FRAME);
   }
 
   /** Forgets a prepared statement; one that does not exist is no error. */

@@ -231,6 +231,8 @@ test.for([
   ["small groups", "apply: { group: { transactions: 3, bytes: 64kB } }"],
   ["large groups", ""],
   ["small groups, values as text", "binary: off\napply: { group: { transactions: 2 } }"],
+  ["groups as sets", "apply: { write: sets }"],
+  ["groups as sets, values as text", "binary: off\napply: { write: sets, group: { transactions: 30 } }"],
 ] as const)(
   "random transactions leave source and target equal: %s",
   { timeout: 300_000 },

@@ -6,6 +6,7 @@ export function catalogColumn(name: string, change: Partial<CatalogColumn> = {})
     name,
     typeOid: 23,
     typeName: "integer",
+    delimiter: ",",
     typeModifier: -1,
     baseTypeOid: change.typeOid ?? 23,
     definition: `${name} integer`,

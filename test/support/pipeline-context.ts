@@ -12,7 +12,11 @@ import { until } from "./wait.ts";
 export function testConfig(sourceUrl: string, targets: Readonly<Record<string, string>>, extra = ""): Config {
   const lines = Object.entries(targets).map(([name, url]) => `  ${name}: ${url}`);
   const text = `source: ${sourceUrl}\ntargets:\n${lines.join("\n")}\n${extra}`;
-  return loadConfig("erserver.yaml", { ...systemEnvironment(), readFile: () => text });
+  const config = loadConfig("erserver.yaml", { ...systemEnvironment(), readFile: () => text });
+  const write = process.env["ERSERVER_TEST_WRITE"] as Config["apply"]["write"] | undefined;
+  return write === undefined || extra.includes("write:")
+    ? config
+    : { ...config, apply: { ...config.apply, write } };
 }
 
 /** Silent, unless a test is to be looked at: ERSERVER_TEST_LOG=debug. */

@@ -140,17 +140,14 @@ async function takeSnapshots(options: VerifyOptions, sides: Sides, held: Connect
   // Two at once would move each other's position.
   await lockHold(sides, options);
   try {
-    const served = await isServed(sides.target, name);
     const { slot } = await requireRunning(sides, name);
-    if (served) await holdAt(sides, FIRST_LSN, options);
+    await standAt(sides, undefined, options);
     using _giveUp = onAbort(options.signal, () => void abandonSlot(sides.source, replication));
     const source = await createTemporarySlot(replication, slot, "verify");
     const { consistentPoint } = source;
     // It may have waited for long; what was dropped meanwhile must not be made anew.
     await requireRunning(sides, name);
-    if (!served) await sides.store.hold(consistentPoint, HOLD_SECONDS);
-    if (served || (await runUntil(options, consistentPoint, options.signal)) === undefined)
-      await holdAt(sides, consistentPoint, options);
+    await standAt(sides, consistentPoint, options);
     const exporter = held.add(
       await connectWire(conninfo, {
         applicationName: `erserver ${name} command`,
@@ -183,17 +180,22 @@ async function lockHold({ target }: Sides, { target: { name }, signal }: VerifyO
 /** Below every position: nothing more is applied. */
 const FIRST_LSN = parseLsn("0/1");
 
-async function holdAt(sides: Sides, lsn: Lsn, { target: { name }, signal }: VerifyOptions): Promise<void> {
+/**
+ * Has the target stand at a position, or without one where it is: whoever serves it is asked to; where nobody does, not even for
+ * the moment of a reconnect, this call brings it there.
+ */
+async function standAt(sides: Sides, lsn: Lsn | undefined, options: VerifyOptions): Promise<void> {
   const { store, target } = sides;
-  await store.hold(lsn, HOLD_SECONDS);
+  const { name } = options.target;
+  const wanted = lsn ?? FIRST_LSN;
+  await store.hold(wanted, HOLD_SECONDS);
   const deadline = Date.now() + (HOLD_SECONDS * 1000) / 2;
-  while ((await store.heldLsn()) !== lsn) {
-    signal.throwIfAborted();
+  while ((await store.heldLsn()) !== wanted) {
+    options.signal.throwIfAborted();
     await requireRunning(sides, name);
-    if (Date.now() > deadline || !(await isServed(target, name))) {
-      throw notInTime(name, lsn);
-    }
-    await sleep(POLL_MS);
+    if (Date.now() > deadline) throw notInTime(name, wanted);
+    if (await isServed(target, name)) await sleep(POLL_MS);
+    else if (lsn === undefined || (await runUntil(options, lsn, options.signal)) !== undefined) return;
   }
 }
 

@@ -8,6 +8,7 @@ import type { ServerError } from "../errors/server-error.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { isPassing } from "../postgres/failures.ts";
+import { withoutCopied } from "./already-copied.ts";
 import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
 import { type Replay, replayGroup } from "./replay.ts";
 import { fold, type Folded } from "./fold.ts";
@@ -17,6 +18,14 @@ import type { TablePlan } from "./table-plan.ts";
 
 export type ConflictPolicy = "source-wins" | "stop";
 
+/** Up to where the tables' copies have their changes. */
+export interface TableCopies {
+  /** Changes of transactions that commit before it came with the table's copy. */
+  readonly lsnOf: (relation: Relation) => Lsn;
+  /** No table has a later one. */
+  readonly newestLsn: Lsn;
+}
+
 export interface ApplierOptions {
   /** A session that holds the pipeline's lock. */
   readonly connection: WireConnection;
@@ -24,7 +33,8 @@ export interface ApplierOptions {
   /** Position on the target now. */
   readonly progressLsn: Lsn;
   /** Rejects when the relation cannot be written (ERS-4xx). */
-  readonly planFor: (relation: Relation, commitLsn: Lsn) => Promise<TablePlan>;
+  readonly planFor: (relation: Relation) => Promise<TablePlan>;
+  readonly copies: TableCopies;
   readonly conflict: ConflictPolicy;
   /** Values arrive in binary form. */
   readonly binary: boolean;
@@ -92,17 +102,21 @@ export class Applier {
    * written), with undefined for the latter. Whatever it throws, nothing of the open target transaction remains
    * once the session is closed.
    */
-  async apply(group: Group): Promise<Applied | undefined> {
-    let index = 0;
-    for (const { transaction, end } of group.members) {
-      for (; index < end; index++) {
-        const change = group.changes[index] as Change;
-        if (change instanceof RowChange) {
-          if (!this.#plans.has(change.relation)) await this.#plan(change.relation, transaction);
-        } else {
-          for (const relation of change.relations)
-            if (!this.#plans.has(relation)) await this.#plan(relation, transaction);
-        }
+  async apply(delivered: Group): Promise<Applied | undefined> {
+    const { copies, planFor } = this.#options;
+    const first = delivered.members[0]?.transaction;
+    const group =
+      first !== undefined && first.commitLsn < copies.newestLsn
+        ? withoutCopied(delivered, copies.lsnOf)
+        : delivered;
+    // Planned before the first byte is sent.
+    for (const change of group.changes) {
+      if (change instanceof RowChange) {
+        if (!this.#plans.has(change.relation))
+          this.#plans.set(change.relation, await planFor(change.relation));
+      } else {
+        for (const relation of change.relations)
+          if (!this.#plans.has(relation)) this.#plans.set(relation, await planFor(relation));
       }
     }
     if (group.begins) {
@@ -149,11 +163,6 @@ export class Applier {
   async flushedLsn(): Promise<Lsn> {
     const [result] = await this.#options.connection.query("select pg_catalog.pg_current_wal_flush_lsn()");
     return parseLsn(result?.rows[0]?.[0] ?? "");
-  }
-
-  /** Relations are planned before the first byte of their group is sent. */
-  async #plan(relation: Relation, { commitLsn }: Transaction): Promise<void> {
-    this.#plans.set(relation, await this.#options.planFor(relation, commitLsn));
   }
 
   readonly #planOf = (relation: Relation): TablePlan => this.#plans.get(relation) as TablePlan;
@@ -222,21 +231,17 @@ export class Applier {
     return statements.map(() => -1);
   }
 
-  /** Writes one change, unless the table's copy has it. */
   #write(batch: Batch, change: Change, transaction: Transaction, expected: number[]): void {
     if (change instanceof RowChange) {
       const plan = this.#planOf(change.relation);
-      if (transaction.commitLsn < plan.copyLsn) return;
       if (!this.#writer.row(batch, plan, change)) throw columnsNotSent(plan, transaction);
       expected.push(1);
       this.#rows++;
       return;
     }
-    const plans = change.relations.map(this.#planOf).filter((plan) => transaction.commitLsn >= plan.copyLsn);
-    if (plans.length === 0) return;
+    const plans = change.relations.map(this.#planOf);
     if (!this.#writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
     expected.push(-1);
-    return;
   }
 
   async #undo(group: Group): Promise<void> {

@@ -64,7 +64,6 @@ function planFor(relation: Relation, change: Partial<TablePlan> = {}): TablePlan
     wholeRow: false,
     hasColumnsOfItsOwn: false,
     sharedBy: 1,
-    copyLsn: 0n as Lsn,
     ...change,
   };
 }
@@ -282,19 +281,5 @@ describe("folded changes", () => {
     expect(changesOf(insert, insert, update)).toBeUndefined();
     expect(changesOf(update, insert)).toBeUndefined();
     expect(changesOf(rowChange("insert", a, undefined, ["1", "x", UNSENT]))).toBeUndefined();
-  });
-
-  test("changes that came with the table's copy are left out", () => {
-    const folded = fold(
-      groupOf(
-        [
-          rowChange("insert", a, undefined, ["1", "x", "l"]),
-          rowChange("insert", a, undefined, ["2", "x", "l"]),
-        ],
-        [1, 2],
-      ),
-      (relation) => planFor(relation, { copyLsn: 2n as Lsn }),
-    );
-    expect(folded?.rows).toBe(1);
   });
 });

@@ -63,7 +63,6 @@ export function fold(group: Group, planOf: (relation: Relation) => TablePlan): F
         table = tables.get(plan) ?? new TableFold(plan);
         tables.set(plan, table);
       }
-      if (transaction.commitLsn < table.plan.copyLsn) continue;
       // Rows without a key: no other table's changes have to do with them.
       if (table.plan.wholeRow) {
         serial.push({ kind: "change", change, transaction });
@@ -105,7 +104,7 @@ class TableFold {
 
   constructor(plan: TablePlan) {
     this.plan = plan;
-    this.#key = Int32Array.from(plan.key, ({ index }) => index).sort();
+    this.#key = Int32Array.from(plan.key, ({ index }) => index).toSorted();
   }
 
   add(change: RowChange): Outcome {

@@ -45,7 +45,6 @@ export async function replayGroup(replay: Replay, group: Group): Promise<ReplayO
         continue;
       }
       const plan = replay.planOf(change.relation);
-      if (transaction.commitLsn < plan.copyLsn) continue;
       if (await replayRow(replay, plan, change, transaction)) conflicts++;
       rows++;
     }
@@ -59,8 +58,7 @@ async function truncate(
   change: Exclude<Change, RowChange>,
   transaction: Transaction,
 ): Promise<void> {
-  const plans = relations.map(replay.planOf).filter((plan) => transaction.commitLsn >= plan.copyLsn);
-  if (plans.length === 0) return;
+  const plans = relations.map(replay.planOf);
   const result = await step(replay, (batch) => {
     if (!replay.writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
   });

@@ -1,14 +1,16 @@
 import { describe, expect, test } from "vitest";
 import { catalogColumn, catalogTable } from "../../test/support/catalog.ts";
-import { type Lsn } from "../change/lsn.ts";
 import type { CatalogColumn, CatalogTable } from "../postgres/catalog.ts";
 import {
+  copyInStatement,
+  deleteSet,
   deleteStatement,
   insertStatement,
   keyAsJson,
   Parameters,
   rewriteStatement,
   truncateStatement,
+  updateSet,
   updateStatement,
 } from "./statements.ts";
 import type { PlannedColumn, TablePlan } from "./table-plan.ts";
@@ -33,7 +35,6 @@ function plan(
     wholeRow: key.length === 0,
     hasColumnsOfItsOwn: false,
     sharedBy: 1,
-    copyLsn: 0n as Lsn,
   };
 }
 
@@ -168,5 +169,42 @@ describe("statements", () => {
       "pg_catalog.jsonb_object(array['id']::text[], array[($1)::text]::text[])",
     );
     expect(parameters.sources).toEqual([{ image: "old", index: 0 }]);
+  });
+});
+
+describe("statements for many rows", () => {
+  const rows = plan(
+    [
+      column("id", { typeOid: 20, typeName: "bigint" }),
+      column("c", { typeOid: 1042, typeName: "character" }),
+      column("n", { typeName: "bigint", identity: "a" }),
+    ],
+    ["id"],
+  );
+
+  test("take an array for each column, and types of their own length", () => {
+    expect(updateSet(rows, rows.written)).toEqual({
+      sql: `update only ${TABLE} set "c" = "erserver rows"."1" from unnest($1::pg_catalog.bpchar[], $2::bigint[], $3::bigint[]) as "erserver rows"("1", "2", "3") where "id" operator(pg_catalog.=) "erserver rows"."3" and "n" operator(pg_catalog.=) "erserver rows"."2"`,
+      types: [0, 0, 0],
+      parameters: [
+        { image: "new", index: 1, elements: { typeOid: 1042, delimiter: "," } },
+        { image: "new", index: 2, elements: { typeOid: 23, delimiter: "," } },
+        { image: "new", index: 0, elements: { typeOid: 20, delimiter: "," } },
+      ],
+    });
+    expect(deleteSet(rows)?.sql).toBe(
+      `delete from only ${TABLE} using unnest($1::bigint[]) as "erserver rows"("1") where "id" operator(pg_catalog.=) "erserver rows"."1"`,
+    );
+    expect(copyInStatement(rows, true)).toBe(`copy ${TABLE} ("id", "c", "n") from stdin (format binary)`);
+    expect(copyInStatement(rows, false)).toBe(`copy ${TABLE} ("id", "c", "n") from stdin`);
+  });
+
+  test("are not for arrays of arrays, nor where nothing can be set", () => {
+    const arrays = plan([column("id"), column("a", { typeName: "integer[]" })], ["id"]);
+    expect(updateSet(arrays, arrays.written)).toBeUndefined();
+    expect(updateSet(arrays, arrays.written.slice(0, 1))).toBeDefined();
+    expect(deleteSet(plan([column("a", { typeName: "integer[]" })], ["a"]))).toBeUndefined();
+    const fixed = plan([column("id", { identity: "a" })], ["id"]);
+    expect(updateSet(fixed, fixed.written)).toBeUndefined();
   });
 });

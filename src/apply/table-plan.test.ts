@@ -1,5 +1,4 @@
 import { describe, expect, test } from "vitest";
-import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { CatalogTable } from "../postgres/catalog.ts";
 import type { Relation, ReplicaIdentity } from "../change/relation.ts";
 import { catalogColumn, catalogTable } from "../../test/support/catalog.ts";
@@ -34,7 +33,6 @@ function input(change: Partial<PlanInput>): PlanInput {
       publishes: "all",
     },
     target: catalogTable({ columns: [catalogColumn("id"), catalogColumn("v")], uniqueKeys: [["id"]] }),
-    copyLsn: undefined,
     sourceTypes: new Map(),
     definitionOf: () => undefined,
     missingColumn: "stop",
@@ -56,7 +54,7 @@ describe("columns", () => {
     expect(names(plan.written)).toEqual(["id", "v"]);
     expect(indexes(plan.written)).toEqual([0, 1]);
     expect(names(plan.key)).toEqual(["id"]);
-    expect(plan).toMatchObject({ wholeRow: false, copyLsn: ZERO_LSN, label: "public.t" });
+    expect(plan).toMatchObject({ wholeRow: false, label: "public.t" });
   });
 
   test("that the target computes, or that the column list leaves out, are not written", () => {
@@ -86,7 +84,12 @@ describe("columns", () => {
       expect.objectContaining({
         code: "ERS-402",
         subject: "public.t.v",
-        remedy: expect.stringContaining('ADD COLUMN "v"'),
+        remedy: expect.stringContaining("Add it to public.t on the target, with the values"),
+      }),
+    );
+    expect(() => planTable(input({ target, definitionOf: () => '"v" integer' }))).toThrow(
+      expect.objectContaining({
+        remedy: expect.stringContaining('ALTER TABLE public.t ADD COLUMN "v" integer;'),
       }),
     );
     expect(names(planTable(input({ target, missingColumn: "ignore" })).written)).toEqual(["id"]);
@@ -239,8 +242,4 @@ describe("identity", () => {
       expect.objectContaining({ code: "ERS-409" }),
     );
   });
-});
-
-test("changes that the table's copy holds are known by its position", () => {
-  expect(planTable(input({ copyLsn: 77n as Lsn })).copyLsn).toBe(77n);
 });

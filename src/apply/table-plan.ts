@@ -1,4 +1,3 @@
-import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { Relation, RelationColumn } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogColumn, type CatalogTable, FIRST_UNFIXED_OID, tableLabel } from "../postgres/catalog.ts";
@@ -27,8 +26,6 @@ export interface TablePlan {
   readonly hasColumnsOfItsOwn: boolean;
   /** How many source relations write to the target's table: see ReplicatedTable. */
   readonly sharedBy: number;
-  /** Changes of transactions that commit before it came with the table's copy. */
-  readonly copyLsn: Lsn;
 }
 
 export type SourceType = Pick<CatalogColumn, "typeName" | "baseType" | "typeModifier">;
@@ -41,7 +38,6 @@ export interface PlanInput {
   >;
   /** The target's table, undefined when there is none. */
   readonly target: CatalogTable | undefined;
-  readonly copyLsn: Lsn | undefined;
   /** The source's types by OID, as far as they are known. */
   readonly sourceTypes: ReadonlyMap<number, SourceType>;
   /** How to add a column that the target lacks: see CatalogColumn.definition. */
@@ -54,7 +50,7 @@ export interface PlanInput {
  * A column list that the source is too old to publish by is honoured here.
  */
 export function planTable(input: PlanInput): TablePlan {
-  const { relation, table, target, copyLsn, missingColumn } = input;
+  const { relation, table, target, missingColumn } = input;
   const label = tableLabel(table.target.schema, table.target.name);
   if (target === undefined) throw tableAbsent(label);
   const byName = new Map(target.columns.map((column) => [column.name, column]));
@@ -92,7 +88,6 @@ export function planTable(input: PlanInput): TablePlan {
       (column) => !column.generated && !written.some((own) => own.target === column),
     ),
     sharedBy: table.sharedBy,
-    copyLsn: copyLsn ?? ZERO_LSN,
   };
 }
 

@@ -82,7 +82,7 @@ export async function follow(
   // Whatever an earlier session of ours still held, the slot is free of it.
   context.ownBackends.source.clear();
   context.ownBackends.source.add(connection.backendPid);
-  const planner = new Planner(context, open, binary);
+  const planner = await Planner.open(context, open, binary);
   const applier = new Applier({
     connection: open.session.connection,
     pipeline: target.name,
@@ -91,7 +91,8 @@ export async function follow(
     binary,
     // Where foreign keys and triggers fire the order of statements is theirs to judge.
     write: open.session.replicaRole ? config.apply.write : "rows",
-    planFor: (relation, commitLsn) => planner.plan(relation, commitLsn),
+    planFor: (relation) => planner.plan(relation),
+    copies: planner.copies,
   });
   const stop = (): void => transport.wake();
   options.signal.addEventListener("abort", stop);

@@ -258,7 +258,6 @@ export function checkTargetTables(
       relation: relationOf(table),
       table,
       target: targetTables.get(tableKey(table.target.schema, table.target.name)),
-      copyLsn: undefined,
       sourceTypes,
       definitionOf: (name) => definitionOf(table.source, name),
       missingColumn: config.tables.missingColumn,

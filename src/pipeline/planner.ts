@@ -1,5 +1,6 @@
+import type { TableCopies } from "../apply/applier.ts";
 import { planTable, type SourceType, type TablePlan } from "../apply/table-plan.ts";
-import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
+import { type Lsn, maxLsn, ZERO_LSN } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import {
@@ -14,6 +15,7 @@ import {
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { PipelineContext } from "./context.ts";
 import { type OpenPipeline, select, typesOf } from "./open-pipeline.ts";
+import type { TableState } from "../store/pipeline-store.ts";
 import { tablesReplaced } from "./table-states.ts";
 
 /** Makes table plans, from the catalogues as they were at the start until the stream describes a table anew. */
@@ -27,9 +29,14 @@ export class Planner {
   readonly #byName: ReadonlyMap<string, ReplicatedTable>;
   readonly #seen = new Set<number>();
   #targetTables: ReadonlyMap<string, CatalogTable>;
-  #copyLsns: Map<string, Lsn> | undefined;
+  readonly #copyLsns: ReadonlyMap<string, Lsn>;
 
-  constructor(context: PipelineContext, open: OpenPipeline, binary: boolean) {
+  private constructor(
+    context: PipelineContext,
+    open: OpenPipeline,
+    binary: boolean,
+    states: readonly TableState[],
+  ) {
     this.#context = context;
     this.#open = open;
     this.#binary = binary;
@@ -40,21 +47,28 @@ export class Planner {
     const { tables } = open.selection;
     this.#byOid = new Map(tables.map((table) => [table.source.oid, table]));
     this.#byName = new Map(tables.map((table) => [tableKey(table.source.schema, table.source.name), table]));
+    this.#copyLsns = new Map(
+      states.flatMap((state) =>
+        state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]],
+      ),
+    );
   }
 
-  /** `commitLsn` is of the transaction that brings the first change under this description. */
-  async plan(relation: Relation, commitLsn: Lsn): Promise<TablePlan> {
-    if (this.#copyLsns === undefined) {
-      const states = await this.#open.store.tableStates();
-      this.#copyLsns = new Map(
-        states.flatMap((state) =>
-          state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]],
-        ),
-      );
-    }
+  static async open(context: PipelineContext, open: OpenPipeline, binary: boolean): Promise<Planner> {
+    return new Planner(context, open, binary, await open.store.tableStates());
+  }
+
+  get copies(): TableCopies {
+    return {
+      lsnOf: (relation) => this.#copyLsns.get(this.#keyOf(relation)) ?? ZERO_LSN,
+      newestLsn: [...this.#copyLsns.values()].reduce(maxLsn, ZERO_LSN),
+    };
+  }
+
+  async plan(relation: Relation): Promise<TablePlan> {
     if (this.#seen.has(relation.id)) await this.#readTargetAgain();
     this.#seen.add(relation.id);
-    await this.#requireCopied(relation, commitLsn);
+    await this.#requireCopied(relation);
     if (
       relation.columns.some(({ typeOid }) => typeOid >= FIRST_UNFIXED_OID && !this.#sourceTypes.has(typeOid))
     )
@@ -82,16 +96,12 @@ export class Planner {
    * A partition that was attached after the start may have rows that no change has brought: it is copied first. A table
    * that was renamed, and not back again since, may have to be refused.
    */
-  async #requireCopied({ id, schema, name }: Relation, commitLsn: Lsn): Promise<void> {
-    const key = tableKey(schema, name);
+  async #requireCopied({ id, schema, name }: Relation): Promise<void> {
     const known = this.#byOid.get(id);
-    const namesake = this.#byName.get(key);
+    const namesake = this.#byName.get(tableKey(schema, name));
     if (known !== undefined && known === namesake) return;
-    if (known === undefined && namesake !== undefined) {
-      // What had the name before the copy is left out by `copy_lsn`; what has got it since is not what was copied.
-      if (commitLsn < (this.#copyLsns?.get(key) ?? ZERO_LSN)) return;
-      throw tablesReplaced([namesake], this.#open.selection);
-    }
+    // What had the name before the copy is left out by `copy_lsn`; what has got it since is not what was copied.
+    if (known === undefined && namesake !== undefined) throw tablesReplaced([namesake], this.#open.selection);
     const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
     const now = tables.find(({ source }) => source.oid === id)?.source;
     if (now === undefined || (now.schema === known?.source.schema && now.name === known.source.name)) return;
@@ -104,10 +114,14 @@ export class Planner {
         );
   }
 
+  /** A table that is renamed and back again between two looks is still the same. */
+  #keyOf(relation: Relation): string {
+    const { schema, name } = this.#byOid.get(relation.id)?.source ?? relation;
+    return tableKey(schema, name);
+  }
+
   #planNow(relation: Relation): TablePlan {
-    // A table that is renamed and back again between two looks is still the same.
-    const known = this.#byOid.get(relation.id)?.source ?? relation;
-    const key = tableKey(known.schema, known.name);
+    const key = this.#keyOf(relation);
     // Attached after the start, and gone again or renamed since: it stands under the name that it had.
     const table = this.#byName.get(key) ?? {
       columns: relation.columns.map((column) => column.name),
@@ -121,7 +135,6 @@ export class Planner {
       relation,
       table,
       target: this.#targetTables.get(tableKey(table.target.schema, table.target.name)),
-      copyLsn: this.#copyLsns?.get(key),
       sourceTypes: this.#sourceTypes,
       definitionOf: (name) => definitionOf(this.#sourceTables.get(key), name),
       missingColumn: this.#context.config.tables.missingColumn,

@@ -116,40 +116,73 @@ describe("while the slot waits", () => {
   );
 });
 
-test("what is altered between the snapshot and the copy, and not rewritten, is copied as it is then", async () => {
-  await using source = await freshDatabase(sharedCluster("source"));
-  await using target = await freshDatabase(sharedCluster("target"));
-  await source.query(
-    `create table big (id int primary key, v text); create table swapped (id int primary key, a int, b int); create table added (id int primary key);
-     insert into big select i, repeat('x', 100) from generate_series(1, 2000) i; insert into swapped values (1, 1, 10), (2, 2, 20); insert into added values (1)`,
-  );
-  await target.query(
-    "create table big (id int primary key, v text); create table swapped (id int primary key, a int, b int); create table added (id int primary key, x int)",
-  );
-  // The largest table comes first and the only job waits with it, in the snapshot.
-  const blocker = await target.connect();
-  await blocker.query("begin; lock table big in share mode");
-  const config = testConfig(source.url, { [source.name]: target.url }, "copy: { jobs: 1 }");
-  await using running = runPipeline(config, source.name);
-  await until(
-    async () =>
-      (
-        await target.query(
-          "select from pg_locks where relation = 'big'::regclass and not granted and mode = 'RowExclusiveLock'",
-        )
-      ).length > 0,
-    { what: "the copy to wait" },
-  );
-  await source.query("update swapped set a = 3 where id = 2");
-  await source.query(
-    "alter table swapped rename a to c; alter table swapped rename b to a; alter table swapped rename c to b; alter table added add column x int default 7",
-  );
-  await blocker.query("commit");
-  await caughtUp(source, running);
-  await expectEqualTables(source.url, target.url);
-  expect(await target.query("select conflicts, replays from erserver.progress")).toEqual([
-    { conflicts: "0", replays: "0" },
-  ]);
+describe("between the snapshot and the copy", () => {
+  /** The largest table comes first and the only job waits with it, in the snapshot. */
+  const BIG = "create table big (id int primary key, v text);";
+  const ROWS = "insert into big select i, repeat('x', 100) from generate_series(1, 2000) i;";
+
+  async function holdCopy(target: FreshDatabase): Promise<() => Promise<unknown>> {
+    const blocker = await target.connect();
+    await blocker.query("begin; lock table big in share mode");
+    return () => blocker.query("commit");
+  }
+
+  const copyWaits = (target: FreshDatabase): Promise<unknown> =>
+    until(
+      async () =>
+        (
+          await target.query(
+            "select from pg_locks where relation = 'big'::regclass and not granted and mode = 'RowExclusiveLock'",
+          )
+        ).length > 0,
+      { what: "the copy to wait" },
+    );
+
+  test("what is altered, and not rewritten, is copied as it is then", async () => {
+    await using source = await freshDatabase(sharedCluster("source"));
+    await using target = await freshDatabase(sharedCluster("target"));
+    await source.query(
+      `${BIG} create table swapped (id int primary key, a int, b int); create table added (id int primary key);
+       ${ROWS} insert into swapped values (1, 1, 10), (2, 2, 20); insert into added values (1)`,
+    );
+    await target.query(
+      `${BIG} create table swapped (id int primary key, a int, b int); create table added (id int primary key, x int)`,
+    );
+    const goOn = await holdCopy(target);
+    const config = testConfig(source.url, { [source.name]: target.url }, "copy: { jobs: 1 }");
+    await using running = runPipeline(config, source.name);
+    await copyWaits(target);
+    await source.query("update swapped set a = 3 where id = 2");
+    await source.query(
+      "alter table swapped rename a to c; alter table swapped rename b to a; alter table swapped rename c to b; alter table added add column x int default 7",
+    );
+    await goOn();
+    await caughtUp(source, running);
+    await expectEqualTables(source.url, target.url);
+    expect(await target.query("select conflicts, replays from erserver.progress")).toEqual([
+      { conflicts: "0", replays: "0" },
+    ]);
+  });
+
+  test("a row that changes before its column's type does comes with the copy: the old type in the stream stops nothing", async () => {
+    await using source = await freshDatabase(sharedCluster("source"));
+    await using target = await freshDatabase(sharedCluster("target"));
+    for (const database of [source, target])
+      await database.query(`${BIG} create table retyped (id int primary key, k int)`);
+    await source.query(`${ROWS} insert into retyped values (1, 1), (2, 2)`);
+    const goOn = await holdCopy(target);
+    const config = testConfig(source.url, { [source.name]: target.url }, "copy: { jobs: 1 }");
+    await using running = runPipeline(config, source.name);
+    await copyWaits(target);
+    await source.query("update retyped set k = 3 where id = 2");
+    await source.query("alter table retyped alter column k type real");
+    await goOn();
+    await expect(running.finished).rejects.toMatchObject({ code: "ERS-403", subject: "public.retyped.k" });
+    await target.query("alter table retyped alter column k type real");
+    await using again = runPipeline(config, source.name);
+    await caughtUp(source, again);
+    await expectEqualTables(source.url, target.url);
+  });
 });
 
 describe("a copy that fails says on which side", () => {

@@ -9,6 +9,8 @@ function pair(
   sourceMajor: string,
   targetMajor: string,
   include = ["{src,test}/**/*.pg.test.ts"],
+  // How changes are written where a test does not say: see `apply.write`.
+  write = "auto",
 ): TestProjectInlineConfiguration {
   return {
     extends: true,
@@ -18,7 +20,11 @@ function pair(
       name,
       include,
       globalSetup: ["test/support/servers.setup.ts"],
-      env: { ERSERVER_TEST_SOURCE: sourceMajor, ERSERVER_TEST_TARGET: targetMajor },
+      env: {
+        ERSERVER_TEST_SOURCE: sourceMajor,
+        ERSERVER_TEST_TARGET: targetMajor,
+        ERSERVER_TEST_WRITE: write,
+      },
     },
   };
 }
@@ -51,17 +57,23 @@ export default defineConfig({
     passWithNoTests: false,
     projects:
       source !== undefined && target !== undefined
-        ? [pair("matrix", source, target)]
+        ? [pair("matrix", source, target, undefined, process.env["ERSERVER_TEST_WRITE"])]
         : [
             unit,
             pair("pg-15", "15", "15"),
-            pair("pg-18", "18", "18"),
+            pair("pg-18", "18", "18", undefined, "sets"),
             // What needs one server alone has met both by then.
-            pair("mixed-15-18", "15", "18", [
-              "src/{pipeline,verify}/**/*.pg.test.ts",
-              "src/postgres/table-hash.pg.test.ts",
-              "test/{bad-input,replication,values}/**/*.pg.test.ts",
-            ]),
+            pair(
+              "mixed-15-18",
+              "15",
+              "18",
+              [
+                "src/{pipeline,verify}/**/*.pg.test.ts",
+                "src/postgres/table-hash.pg.test.ts",
+                "test/{bad-input,replication,values}/**/*.pg.test.ts",
+              ],
+              "rows",
+            ),
             endToEnd,
           ],
   },

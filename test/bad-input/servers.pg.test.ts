@@ -107,11 +107,9 @@ const OUTAGES: readonly Outage[] = [
       await administer("alter role visitor nosuperuser login password 'wrong-secret'");
       await administer(`revoke connect on database ${database} from public`);
     },
-    end: async (database) => {
-      await administer(`grant connect on database ${database} to visitor`);
-      // For all that comes after connecting.
-      await administer("alter role visitor superuser");
-    },
+    // At once: the second is for all that comes after connecting.
+    end: (database) =>
+      administer(`grant connect on database ${database} to visitor; alter role visitor superuser`),
   },
   {
     what: "does not have the database",

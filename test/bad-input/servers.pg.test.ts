@@ -35,14 +35,20 @@ beforeAll(async () => {
     major: testMajor("source"),
     authentication: "scram-sha-256",
     password: "superuser's",
-    initdb: ["--wal-segsize=1"],
-    settings: { min_wal_size: "2MB", max_wal_size: "8MB" },
+    // Small segments are soon removed; they came with 11, and what removes them under a slot with 13.
+    ...(testMajor("source") < 11
+      ? {}
+      : { initdb: ["--wal-segsize=1"], settings: { min_wal_size: "2MB", max_wal_size: "8MB" } }),
   });
 });
 
 afterAll(() => own.dispose());
 
 const administer = (sql: string): Promise<unknown> => querySession(own.url(), sql);
+
+/** What makes a standby; the content is for those before 12. */
+const standbyFile = (): string =>
+  path.join(own.dataDirectory, own.major >= 12 ? "standby.signal" : "recovery.conf");
 
 async function restartWith(setting: string): Promise<void> {
   await administer(`alter system ${setting}`);
@@ -85,12 +91,12 @@ const OUTAGES: readonly Outage[] = [
     refusal: { code: "ERS-307", names: "127.0.0.1:", remedy: "target_session_attrs=primary" },
     begin: async () => {
       await own.stop();
-      await writeFile(path.join(own.dataDirectory, "standby.signal"), "");
+      await writeFile(standbyFile(), "standby_mode = on\n");
       await own.start();
     },
     end: async () => {
       await own.stop();
-      await rm(path.join(own.dataDirectory, "standby.signal"));
+      await rm(standbyFile());
       await own.start();
     },
   },
@@ -136,11 +142,12 @@ test.for(
   const options = commandOptions(config);
   await outage.begin(mine.name);
   try {
+    // Beside a replicator that tries again and again, init and drop may hear of it instead.
+    for (const command of [initPipeline, syncTarget, verifyTarget, dropPipeline])
+      await expectRefused(command(options), outage.refusal);
     await using running = runPipeline(config, name);
     await expectOffline(running, side, outage.refusal);
     expect(JSON.stringify(running.pipeline.status.error)).not.toContain("wrong-secret");
-    for (const command of [initPipeline, syncTarget, verifyTarget, dropPipeline])
-      await expectRefused(command(options), outage.refusal);
     expect(await ourObjects(other.url)).toEqual([]);
     await outage.end(mine.name);
     await caughtUp(source, running);

@@ -5,7 +5,7 @@ import type { Relation } from "../change/relation.ts";
 
 /**
  * The group without the changes that came with their table's copy: those of transactions that commit before the copy's
- * snapshot.. They may describe the table as it was before it was altered and copied.
+ * snapshot. They may describe the table as it was before it was altered and copied.
  */
 export function withoutCopied(group: Group, copyLsnOf: (relation: Relation) => Lsn): Group {
   const changes: Change[] = [];

@@ -47,11 +47,7 @@ export class SetEncoder {
         const start = starts[index] as number;
         const end = start + (lengths[index] as number);
         if (binary) {
-          if (kind === COLUMN_BINARY) {
-            column.int32(end - start);
-            column.bytes(bytes, start, end);
-          } else if (kind === COLUMN_NULL) column.int32(-1);
-          else throw unexpected(kind);
+          binaryValue(column, kind, bytes, start, end);
           continue;
         }
         if (row > 0) column.int8((elements?.delimiter ?? ",").charCodeAt(0));
@@ -96,11 +92,7 @@ export class SetEncoder {
       const start = starts[index] as number;
       const end = start + (lengths[index] as number);
       if (binary) {
-        if (kind === COLUMN_BINARY) {
-          writer.int32(end - start);
-          writer.bytes(bytes, start, end);
-        } else if (kind === COLUMN_NULL) writer.int32(-1);
-        else throw unexpected(kind);
+        binaryValue(writer, kind, bytes, start, end);
         continue;
       }
       if (at > 0) writer.int8(TAB);
@@ -120,6 +112,21 @@ function beginArray(writer: FrameWriter, typeOid: number, elements: number): voi
   writer.int32(typeOid);
   writer.int32(elements);
   writer.int32(1);
+}
+
+/** An element of an array and a column of a COPY are alike. */
+function binaryValue(
+  writer: FrameWriter,
+  kind: number | undefined,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): void {
+  if (kind === COLUMN_BINARY) {
+    writer.int32(end - start);
+    writer.bytes(bytes, start, end);
+  } else if (kind === COLUMN_NULL) writer.int32(-1);
+  else throw unexpected(kind);
 }
 
 function copyText(writer: FrameWriter, bytes: Buffer, start: number, end: number): void {

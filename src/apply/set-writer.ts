@@ -67,18 +67,13 @@ export class SetWriter {
     expected: number[],
     how: { kind: string; text: () => StatementText | undefined; row: (change: RowChange) => void },
   ): Promise<void> {
-    const text = changes.length < this.#fewRows ? undefined : how.text();
-    if (text === undefined) return this.#each(batch, changes, expected, how.row);
+    const { rows, binary } = this.#options;
+    const prepared =
+      changes.length < this.#fewRows ? undefined : rows.cache.get(batch, plan, how.kind, how.text);
+    if (prepared === undefined) return this.#each(batch, changes, expected, how.row);
     for (let from = 0; from < changes.length && !batch.failed;) {
       const to = chunkEnd(changes, from);
-      const prepared = this.#options.rows.cache.get(batch, plan, how.kind, () => text);
-      this.#encoder.writeArrays(
-        batch,
-        prepared.name,
-        prepared.parameters,
-        changes.slice(from, to),
-        this.#options.binary,
-      );
+      this.#encoder.writeArrays(batch, prepared.name, prepared.parameters, changes.slice(from, to), binary);
       expected.push(to - from);
       from = to;
       if (batch.buffered >= FLUSH_BYTES) await batch.flush();

@@ -21,8 +21,20 @@ export class StatementCache {
   #all = new Set<Prepared>();
   #counter = 0;
 
-  /** Writes Parse into the batch when the statement is not prepared yet. */
-  get(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText): Prepared {
+  /** Writes Parse into the batch when the statement is not prepared yet; undefined when there is no such statement. */
+  get(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText): Prepared;
+  get(
+    batch: Batch,
+    plan: TablePlan,
+    kind: string,
+    text: () => StatementText | undefined,
+  ): Prepared | undefined;
+  get(
+    batch: Batch,
+    plan: TablePlan,
+    kind: string,
+    text: () => StatementText | undefined,
+  ): Prepared | undefined {
     let statements = this.#byPlan.get(plan);
     if (statements === undefined) {
       statements = new Map();
@@ -30,7 +42,9 @@ export class StatementCache {
     }
     let prepared = statements.get(kind);
     if (prepared === undefined) {
-      prepared = { ...text(), name: `e${++this.#counter}`, isPrepared: false, lastUse: 0 };
+      const made = text();
+      if (made === undefined) return undefined;
+      prepared = { ...made, name: `e${++this.#counter}`, isPrepared: false, lastUse: 0 };
       statements.set(kind, prepared);
     }
     prepared.lastUse = ++this.#counter;

@@ -1,19 +1,17 @@
-import { type Change, RowChange } from "../change/change.ts";
+import { RowChange } from "../change/change.ts";
 import type { Group } from "../change/group.ts";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
-import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { ServerError } from "../errors/server-error.ts";
-import type { Batch, BatchResult } from "../wire/batch.ts";
+import type { BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { isPassing } from "../postgres/failures.ts";
 import { withoutCopied } from "./already-copied.ts";
-import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
-import { type Replay, replayGroup } from "./replay.ts";
-import { fold, type Folded } from "./fold.ts";
+import { applyRefused } from "./apply-errors.ts";
+import { Flight, type FlightContext, type FlightOptions, lastOf, unexpected } from "./flight.ts";
+import { type Move, Progress, SAVEPOINT } from "./progress.ts";
+import { replayGroup } from "./replay.ts";
 import { RowWriter } from "./row-writer.ts";
-import { FLUSH_BYTES, SetWriter } from "./set-writer.ts";
+import { SetWriter } from "./set-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
 
 export type ConflictPolicy = "source-wins" | "stop";
@@ -57,39 +55,44 @@ export interface Applied {
   readonly rows: number;
 }
 
+/** Gives the group behind, as soon as it is complete; undefined when it is not before the promise settles. */
+export type NextGroup = (answered: Promise<unknown>) => Promise<Group | undefined>;
+
 /** Groups of fewer changes are written change by change: there is little to fold. */
 const FEW_CHANGES = 50;
-
-const SAVEPOINT = "erserver";
 
 /**
  * Writes groups to the target: one target transaction each, the position in the same transaction, all statements
  * sent without waiting for answers. When a statement fails or affects no row, the group is rolled back and
  * replayed change by change, where a conflict can be told from an error.
+ *
+ * While the target works on a group the next one is made ready; it goes out together with the COMMIT.
  */
 export class Applier {
   readonly #options: ApplierOptions;
-  readonly #writer = new RowWriter();
-  readonly #sets: SetWriter;
+  readonly #progress: Progress;
+  readonly #rows = new RowWriter();
+  readonly #context: FlightContext;
   /** By the relation as the stream described it: a group may hold changes from before and after an ALTER TABLE. */
   readonly #plans = new WeakMap<Relation, TablePlan>();
   #progressLsn: Lsn;
-  #controlPrepared = false;
-  /** A savepoint is open. */
-  #sliced = false;
-  /** Counts of the open target transaction. */
-  #rows = 0;
-  #replays = 0;
-  #conflicts = 0;
+  /** The last group that was written. */
+  #last: Flight | undefined;
+  /** The one behind it, which is being made ready. */
+  #ahead: { readonly delivered: Group; readonly flight: Flight } | undefined;
 
   constructor(options: ApplierOptions) {
+    const { connection, pipeline, progressLsn, binary, write } = options;
     this.#options = options;
-    this.#progressLsn = options.progressLsn;
-    this.#sets = new SetWriter({
-      rows: this.#writer,
-      binary: options.binary,
-      always: options.write === "sets",
-    });
+    this.#progressLsn = progressLsn;
+    this.#progress = new Progress(connection, pipeline);
+    this.#context = {
+      progress: this.#progress,
+      rows: this.#rows,
+      sets: new SetWriter({ rows: this.#rows, binary, always: write === "sets" }),
+      plan: (group) => this.#plan(group),
+      planOf: (relation) => this.#plans.get(relation) as TablePlan,
+    };
   }
 
   /** The source position that the target has. */
@@ -100,63 +103,39 @@ export class Applier {
   /**
    * Applies a group, or a slice; resolves when it is committed (for a slice that does not end its transaction:
    * written), with undefined for the latter. Whatever it throws, nothing of the open target transaction remains
-   * once the session is closed.
+   * once the session is closed. A group that `next` gives must be the next that is applied.
    */
-  async apply(delivered: Group): Promise<Applied | undefined> {
-    const { copies, planFor } = this.#options;
-    const first = delivered.members[0]?.transaction;
-    const group =
-      first !== undefined && first.commitLsn < copies.newestLsn
-        ? withoutCopied(delivered, copies.lsnOf)
-        : delivered;
-    // Planned before the first byte is sent.
-    for (const change of group.changes) {
-      if (change instanceof RowChange) {
-        if (!this.#plans.has(change.relation))
-          this.#plans.set(change.relation, await planFor(change.relation));
-      } else {
-        for (const relation of change.relations)
-          if (!this.#plans.has(relation)) this.#plans.set(relation, await planFor(relation));
-      }
-    }
-    if (group.begins) {
-      this.#rows = 0;
-      this.#replays = 0;
-      this.#conflicts = 0;
-    }
-    await this.#writeGroup(group);
-    return group.ends ? this.#commit(group) : undefined;
-  }
-
-  /** The fastest way first; whatever fails on the way is undone. */
-  async #writeGroup(group: Group): Promise<void> {
-    const rowsBefore = this.#rows;
-    const { write } = this.#options;
-    const folded =
-      write === "sets" || (write === "auto" && group.changes.length >= FEW_CHANGES)
-        ? fold(group, this.#planOf)
-        : undefined;
-    if (await this.#applyTogether(group, folded)) return;
-    this.#replays++;
-    // What a set objects to may be its order alone, such as two rows that exchange a unique value.
-    if (folded !== undefined && (await this.#applyTogether(group, undefined))) return;
-    await this.#replay(group, rowsBefore);
+  async apply(delivered: Group, next: NextGroup): Promise<Applied | undefined> {
+    const flight =
+      this.#ahead?.delivered === delivered ? this.#ahead.flight : this.#start(delivered, this.#last);
+    this.#ahead = undefined;
+    flight.release();
+    await flight.sent;
+    await this.#lookAhead(flight, next);
+    if (!(await flight.succeeded())) await this.#otherwise(flight);
+    this.#last = flight;
+    const committed = flight.group.ends ? this.#commit(flight) : undefined;
+    // Its first bytes go right behind the COMMIT.
+    (this.#ahead as { flight: Flight } | undefined)?.flight.release();
+    return committed;
   }
 
   /** Moves the position over WAL that holds nothing for us. */
   async advance(lsn: Lsn): Promise<Applied> {
     if (this.#options.connection.transactionStatus !== "I")
       throw new Error("the position was to be moved in the middle of a transaction");
-    this.#rows = 0;
-    this.#replays = 0;
-    this.#conflicts = 0;
-    const batch = this.#batch();
+    const batch = this.#progress.batch();
     batch.bindExecute("begin", []);
-    this.#writeProgress(batch, lsn, undefined, 0);
-    const result = await batch.send();
-    if (result.error !== undefined) throw this.#unexpected(result);
-    this.#requireProgress(result, 1);
-    return this.#commitAt(lsn, 0);
+    const counts = { rows: 0, replays: 0, conflicts: 0 };
+    await this.#move(batch, {
+      fromLsn: this.#progressLsn,
+      lsn,
+      commitTime: undefined,
+      transactions: 0,
+      counts,
+    });
+    this.#last = undefined;
+    return this.#commitAt(lsn, 0, 0);
   }
 
   /** How far the target's WAL is durable. */
@@ -165,125 +144,113 @@ export class Applier {
     return parseLsn(result?.rows[0]?.[0] ?? "");
   }
 
-  readonly #planOf = (relation: Relation): TablePlan => this.#plans.get(relation) as TablePlan;
+  async #plan({ changes }: Group): Promise<void> {
+    for (const change of changes) {
+      for (const relation of change instanceof RowChange ? [change.relation] : change.relations)
+        if (!this.#plans.has(relation)) this.#plans.set(relation, await this.#options.planFor(relation));
+    }
+  }
 
-  /**
-   * The fast way: everything in one flight, folded or else change by change. False when it must be done otherwise;
-   * the transaction is rolled back to before the group.
-   */
-  async #applyTogether(group: Group, folded: Folded | undefined): Promise<boolean> {
-    const batch = this.#batch();
-    const rowsBefore = this.#rows;
-    // What each execute must affect: rows, or -1 for any number.
-    const expected = this.#bound(batch, group.begins);
-    if (folded === undefined) await this.#writeChanges(batch, group, expected);
-    else await this.#writeFolded(batch, folded, expected);
-    if (group.ends && !batch.failed)
-      this.#writeProgress(
-        batch,
-        lastOf(group).endLsn,
-        lastOf(group).commitTime,
-        group.members.length,
-        expected,
-      );
-    const result = await batch.send();
-    if (
-      result.error === undefined &&
-      expected.every((count, at) => count < 0 || result.affected[at] === count)
-    )
-      return true;
-    if (result.error !== undefined && isPassing(result.error.code)) throw this.#unexpected(result);
-    await this.#undo(group);
-    this.#rows = rowsBefore;
+  async #lookAhead(flight: Flight, next: NextGroup): Promise<void> {
+    const group = await next(flight.answered);
+    if (group !== undefined) this.#ahead = { delivered: group, flight: this.#start(group, flight, true) };
+  }
+
+  /** Begins to write a group behind another, which need not be committed yet. */
+  #start(delivered: Group, before: Flight | undefined, held = false): Flight {
+    const { copies, write } = this.#options;
+    const first = delivered.members[0]?.transaction;
+    const group =
+      first !== undefined && first.commitLsn < copies.newestLsn
+        ? withoutCopied(delivered, copies.lsnOf)
+        : delivered;
+    const { rows, replays, conflicts } =
+      group.begins || before === undefined ? { rows: 0, replays: 0, conflicts: 0 } : before.counts;
+    return this.#fly(
+      {
+        group,
+        counts: { rows: rows + rowsOf(group), replays, conflicts },
+        fromLsn: before?.toLsn ?? this.#progressLsn,
+        sliced: before?.group.begins === false,
+        net: write === "sets" || (write === "auto" && group.changes.length >= FEW_CHANGES),
+      },
+      held,
+    );
+  }
+
+  #fly(options: FlightOptions, held: boolean): Flight {
+    const batch = this.#progress.batch();
+    return new Flight(this.#context, options, held ? batch.hold() : batch);
+  }
+
+  /** What failed in the fastest way is done in another; the one behind it starts once more. */
+  async #otherwise(flight: Flight): Promise<void> {
+    const ahead = this.#ahead;
+    await ahead?.flight.abandon();
+    flight.counts.replays++;
+    await this.#undo(flight.group);
+    if (!(flight.options.net && (await this.#inOrder(flight)))) await this.#replay(flight);
+    if (ahead !== undefined) this.#ahead = { ...ahead, flight: this.#start(ahead.delivered, flight, true) };
+  }
+
+  /** What a set objects to may be its order alone, such as two rows that exchange a unique value. */
+  async #inOrder(flight: Flight): Promise<boolean> {
+    // A slice's savepoint is there still.
+    const again = this.#fly({ ...flight.options, net: false, sliced: true }, false);
+    if (await again.succeeded()) return true;
+    await this.#undo(flight.group);
     return false;
-  }
-
-  async #writeChanges(batch: Batch, group: Group, expected: number[]): Promise<void> {
-    let index = 0;
-    for (const { transaction, end } of group.members) {
-      for (; index < end && !batch.failed; index++) {
-        this.#write(batch, group.changes[index] as Change, transaction, expected);
-        if (batch.buffered >= FLUSH_BYTES) await batch.flush();
-      }
-    }
-  }
-
-  async #writeFolded(batch: Batch, { steps, rows }: Folded, expected: number[]): Promise<void> {
-    this.#rows += rows;
-    for (const step of steps) {
-      if (batch.failed) return;
-      if (step.kind === "net") await this.#sets.write(batch, step.tables, expected);
-      else {
-        this.#write(batch, step.change, step.transaction, expected);
-        if (batch.buffered >= FLUSH_BYTES) await batch.flush();
-      }
-    }
-  }
-
-  /**
-   * Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is
-   * open costs the server memory, and a look-up of every row version in all of them.
-   */
-  #bound(batch: Batch, begins: boolean): number[] {
-    const statements = begins ? ["begin"] : this.#sliced ? ["release", "savepoint"] : ["savepoint"];
-    for (const statement of statements) batch.bindExecute(statement, []);
-    this.#sliced = !begins;
-    return statements.map(() => -1);
-  }
-
-  #write(batch: Batch, change: Change, transaction: Transaction, expected: number[]): void {
-    if (change instanceof RowChange) {
-      const plan = this.#planOf(change.relation);
-      if (!this.#writer.row(batch, plan, change)) throw columnsNotSent(plan, transaction);
-      expected.push(1);
-      this.#rows++;
-      return;
-    }
-    const plans = change.relations.map(this.#planOf);
-    if (!this.#writer.truncate(batch, plans, change)) throw partTruncated(plans, transaction);
-    expected.push(-1);
   }
 
   async #undo(group: Group): Promise<void> {
     const { connection } = this.#options;
     await connection.query(group.begins ? "rollback" : `rollback to savepoint ${SAVEPOINT}`);
     await connection.query("deallocate all");
-    this.#controlPrepared = false;
-    this.#writer.cache.forgetAll();
+    this.#progress.forget();
+    this.#rows.cache.forgetAll();
   }
 
   /** The slow way: change by change, in source order, which the source has proven to be possible. */
-  async #replay(group: Group, rowsBefore: number): Promise<void> {
+  async #replay(flight: Flight): Promise<void> {
     const { connection, conflict, pipeline } = this.#options;
+    const { group, counts, fromLsn } = flight.options;
     if (group.begins) await connection.query("begin");
     await connection.query("set constraints all deferred");
-    const replay: Replay = {
-      connection,
-      pipeline,
-      conflict,
-      writer: this.#writer,
-      planOf: this.#planOf,
-    };
-    const outcome = await replayGroup(replay, group);
-    this.#rows = rowsBefore + outcome.rows;
-    this.#conflicts += outcome.conflicts;
+    const { planOf } = this.#context;
+    const replay = { connection, pipeline, conflict, writer: this.#rows, planOf };
+    counts.conflicts += await replayGroup(replay, group);
     if (!group.ends) return;
-    const batch = this.#batch();
-    this.#writeProgress(batch, lastOf(group).endLsn, lastOf(group).commitTime, group.members.length);
+    const { endLsn, commitTime } = lastOf(group);
+    const move = { fromLsn, lsn: endLsn, commitTime, transactions: group.members.length, counts };
+    await this.#move(this.#progress.batch(), move);
+  }
+
+  async #move(batch: ReturnType<Progress["batch"]>, move: Move): Promise<void> {
+    this.#progress.write(batch, move);
     const result = await batch.send();
-    if (result.error !== undefined) throw this.#unexpected(result);
-    this.#requireProgress(result, 0);
+    if (result.error !== undefined) throw unexpected(result.error);
+    if (result.affected.at(-1) === 1) return;
+    const { pipeline } = this.#options;
+    throw new ErserverError(
+      "ERS-706",
+      `the position of ${pipeline} on the target is not ${formatLsn(move.fromLsn)} any more: somebody else moved it`,
+      {
+        subject: pipeline,
+        remedy:
+          "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
+      },
+    );
   }
 
-  async #commit(group: Group): Promise<Applied> {
-    return this.#commitAt(lastOf(group).endLsn, group.members.length);
+  #commit({ group, toLsn, counts }: Flight): Promise<Applied> {
+    return this.#commitAt(toLsn, group.members.length, counts.rows);
   }
 
-  async #commitAt(sourceLsn: Lsn, transactions: number): Promise<Applied> {
-    const batch = this.#batch();
+  async #commitAt(sourceLsn: Lsn, transactions: number, rows: number): Promise<Applied> {
+    const batch = this.#progress.batch();
     batch.bindExecute("commit", []);
     batch.bindExecute("wal", []);
-    const result = await batch.send();
+    const result: BatchResult = await batch.send();
     if (result.error !== undefined) throw applyRefused(result.error, undefined, undefined, "commit");
     // A COMMIT of a failed transaction succeeds with this tag.
     if (result.tags.get(0) !== "COMMIT") {
@@ -302,70 +269,13 @@ export class Applier {
       targetLsn: parseLsn(inserted ?? ""),
       targetFlushedLsn: parseLsn(flushed ?? ""),
       transactions,
-      rows: this.#rows,
+      rows,
     };
-  }
-
-  /** The position moves from exactly where this session left it: nobody else has moved it. */
-  #writeProgress(
-    batch: Batch,
-    lsn: Lsn,
-    commitTime: number | undefined,
-    transactions: number,
-    expected?: number[],
-  ): void {
-    batch.bindExecute("progress", [
-      this.#options.pipeline,
-      formatLsn(lsn),
-      commitTime === undefined ? null : new Date(commitTime / 1000).toISOString(),
-      String(transactions),
-      String(this.#rows),
-      String(this.#replays),
-      String(this.#conflicts),
-      formatLsn(this.#progressLsn),
-    ]);
-    expected?.push(1);
-  }
-
-  #requireProgress(result: BatchResult, at: number): void {
-    if (result.affected[at] === 1) return;
-    throw new ErserverError(
-      "ERS-706",
-      `the position of ${this.#options.pipeline} on the target is not ${formatLsn(this.#progressLsn)} any more: somebody else moved it`,
-      {
-        subject: this.#options.pipeline,
-        remedy:
-          "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
-      },
-    );
-  }
-
-  #unexpected(result: BatchResult): ErserverError {
-    return applyRefused(result.error as ServerError, undefined, undefined, "progress");
-  }
-
-  /** A batch in a session whose control statements are prepared. */
-  #batch(): Batch {
-    const batch = this.#options.connection.batch();
-    if (!this.#controlPrepared) {
-      for (const [name, sql] of Object.entries(CONTROL_STATEMENTS)) batch.parse(name, sql, []);
-      this.#controlPrepared = true;
-    }
-    return batch;
   }
 }
 
-const CONTROL_STATEMENTS = {
-  begin: "begin",
-  commit: "commit",
-  savepoint: `savepoint ${SAVEPOINT}`,
-  release: `release savepoint ${SAVEPOINT}`,
-  wal: "select pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()",
-  progress: `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
-      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
-    where pipeline = $1 and lsn = $8`,
-};
-
-function lastOf(group: Group): Transaction {
-  return (group.members.at(-1) as Group["members"][number]).transaction;
+function rowsOf({ changes }: Group): number {
+  let rows = 0;
+  for (const change of changes) if (change instanceof RowChange) rows++;
+  return rows;
 }

@@ -21,20 +21,15 @@ export interface Replay {
   readonly planOf: (relation: Relation) => TablePlan;
 }
 
-export interface ReplayOutcome {
-  readonly rows: number;
-  readonly conflicts: number;
-}
-
 type ConflictKind = "insert_exists" | "update_missing" | "delete_missing";
 
 /**
  * Applies the changes of a group one by one in the open target transaction, each behind a savepoint.
  * A row that is in the way of an insert, or missing for an update or delete, is a conflict: with `source-wins`
  * the row becomes what the source says and the conflict is recorded in erserver.conflict; with `stop` it is an error.
+ * Returns how many conflicts there were.
  */
-export async function replayGroup(replay: Replay, group: Group): Promise<ReplayOutcome> {
-  let rows = 0;
+export async function replayGroup(replay: Replay, group: Group): Promise<number> {
   let conflicts = 0;
   let index = 0;
   for (const { transaction, end } of group.members) {
@@ -46,10 +41,9 @@ export async function replayGroup(replay: Replay, group: Group): Promise<ReplayO
       }
       const plan = replay.planOf(change.relation);
       if (await replayRow(replay, plan, change, transaction)) conflicts++;
-      rows++;
     }
   }
-  return { rows, conflicts };
+  return conflicts;
 }
 
 async function truncate(

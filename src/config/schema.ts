@@ -143,7 +143,7 @@ export const configSchema = z
               .int()
               .min(1)
               .max(1_000_000)
-              .default(1000)
+              .default(10_000)
               .describe("Most transactions in a group."),
             bytes: size(64 * 1024, GB)
               .prefault("4MB")

@@ -1,5 +1,6 @@
 import { Applier, type Applied } from "../apply/applier.ts";
 import { WalCapture } from "../capture/wal/wal-capture.ts";
+import type { Delivery, Group } from "../change/group.ts";
 import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
@@ -136,6 +137,8 @@ interface FlowParts {
 class Flow {
   readonly #parts: FlowParts;
   readonly #tracker = new FlushTracker();
+  /** Taken, and made ready while the group before it is written. */
+  #ahead: Group | undefined;
   #appliedLsn: Lsn;
   #advancedMs = Number.NEGATIVE_INFINITY;
   #state: "catching-up" | "streaming" | "paused" | undefined;
@@ -155,12 +158,13 @@ class Flow {
     await this.#parts.open.store.setBehind(undefined);
     options.onApplied({ sourceLsn: this.#appliedLsn, transactions: 0, rows: 0 });
     for (;;) {
-      if (options.signal.aborted) {
+      // What is made ready is finished first.
+      if (options.signal.aborted && this.#ahead === undefined) {
         // A transaction that is open on the target is rolled back with the session, and comes again whole.
         if (transport.midTransaction) return;
         break;
       }
-      if (requests.paused && !transport.midTransaction) {
+      if (requests.paused && !transport.midTransaction && this.#ahead === undefined) {
         transport.throwIfFailed();
         this.#setState("paused");
         await transport.sleep(FLUSH_POLL_MS);
@@ -168,16 +172,15 @@ class Flow {
         continue;
       }
       if (this.#state === "paused") this.#setState("catching-up");
-      const delivery = await transport.take(
-        this.#tracker.waiting || requests.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000,
-        requests.holdLsn,
-      );
+      const delivery = await this.#take(requests);
       if (delivery === undefined) await this.#pollFlush();
       else if (delivery.kind === "group") {
-        const applied = await this.#parts.applier.apply(delivery.group);
-        transport.release(delivery.group);
-        if (applied !== undefined)
-          this.#applied(applied, delivery.group.members.at(-1)?.transaction.commitTime ?? 0);
+        const { group } = delivery;
+        const applied = await this.#parts.applier.apply(group, (answered) =>
+          this.#lookAhead(requests, answered),
+        );
+        transport.release(group);
+        if (applied !== undefined) this.#applied(applied, group.members.at(-1)?.transaction.commitTime ?? 0);
       } else if (delivery.kind === "idle") await this.#idle(delivery.lsn, delivery.commitTime);
       else if (delivery.kind === "held") await requests.reportHeld(delivery.lsn);
       else {
@@ -187,6 +190,22 @@ class Flow {
       capture.acknowledge(this.#appliedLsn, this.#tracker.durableLsn, transport.empty);
     }
     await this.#settle();
+  }
+
+  async #take(requests: Requests): Promise<Delivery | undefined> {
+    const group = this.#ahead;
+    this.#ahead = undefined;
+    if (group !== undefined) return { kind: "group", group };
+    const waitMs = this.#tracker.waiting || requests.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000;
+    return this.#parts.transport.take(waitMs, requests.holdLsn);
+  }
+
+  /** The next group, unless somebody wants a stop behind the one that is being written. */
+  async #lookAhead({ paused, holdLsn }: Requests, answered: Promise<unknown>): Promise<Group | undefined> {
+    const { transport, options } = this.#parts;
+    if (paused || holdLsn !== undefined || options.signal.aborted) return undefined;
+    this.#ahead = await transport.takeAhead(answered);
+    return this.#ahead;
   }
 
   /** Puts on record since when the target misses something, when that has changed. */

@@ -42,12 +42,13 @@ export class MemoryTransport implements ChangeSink {
   #deliveredIdleLsn: Lsn = ZERO_LSN;
   #deliveredHoldLsn: Lsn | undefined;
   #midTransaction = false;
-  /** What the applier works on; the last slice while its transaction goes on. */
-  #taken: Group | undefined;
+  /** What the applier works on, oldest first. */
+  readonly #taken: Group[] = [];
   #untilLsn: Lsn | undefined;
   #atEnd = false;
   #failure: Error | undefined;
   #wakeTaker: (() => void) | undefined;
+  #wakeAhead: (() => void) | undefined;
   #roomWaiters: (() => void)[] = [];
 
   /** What is open cannot be taken: it must never be what fills the transport. */
@@ -143,6 +144,22 @@ export class MemoryTransport implements ChangeSink {
     return this.#next(holdLsn);
   }
 
+  /**
+   * A group that cannot grow any more, to be prepared while the one before is being written; waits for it until `signal`.
+   * Undefined when there is none: what still grows is better left to grow.
+   */
+  async takeAhead(signal: Promise<unknown>): Promise<Group | undefined> {
+    if (this.#ready.length === 0) {
+      const ready = new Promise<void>((resolve) => {
+        this.#wakeAhead = resolve;
+      });
+      await Promise.race([signal.catch(() => {}), ready]);
+      this.#wakeAhead = undefined;
+    }
+    const group = this.#ready.shift();
+    return group === undefined ? undefined : this.#given(group);
+  }
+
   /** Waits for `wake`, news or the time to pass. */
   async sleep(waitMs: number): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
@@ -161,7 +178,7 @@ export class MemoryTransport implements ChangeSink {
 
   /** Commit time of the oldest transaction that is here and not released, in microseconds since 1970; undefined without one. */
   get oldestCommitTime(): number | undefined {
-    const group = this.#taken ?? this.#ready[0];
+    const group = this.#taken[0] ?? this.#ready[0];
     return (
       (group?.members[0] ?? this.#members[0])?.transaction.commitTime ?? this.#openTransaction?.commitTime
     );
@@ -179,7 +196,7 @@ export class MemoryTransport implements ChangeSink {
 
   /** The applier is done with it: its memory counts no longer. */
   release(group: Group): void {
-    if (group.ends) this.#taken = undefined;
+    this.#taken.splice(0, this.#taken.indexOf(group) + 1);
     this.#heldBytes -= group.size;
     if (this.full) return;
     const waiters = this.#roomWaiters;
@@ -195,11 +212,7 @@ export class MemoryTransport implements ChangeSink {
 
   #next(holdLsn: Lsn | undefined): Delivery | undefined {
     const group = this.#takeGroup(holdLsn);
-    if (group !== undefined) {
-      this.#midTransaction = !group.ends;
-      this.#taken = group;
-      return { kind: "group", group };
-    }
+    if (group !== undefined) return { kind: "group", group: this.#given(group) };
     if (this.#atEnd && this.#ready.length === 0) return { kind: "end", lsn: this.#untilLsn as Lsn };
     this.throwIfFailed();
     if (holdLsn !== undefined && this.#reached(holdLsn)) {
@@ -212,6 +225,12 @@ export class MemoryTransport implements ChangeSink {
       return { kind: "idle", lsn: this.#idleLsn, commitTime: this.#idleCommitTime };
     }
     return undefined;
+  }
+
+  #given(group: Group): Group {
+    this.#midTransaction = !group.ends;
+    this.#taken.push(group);
+    return group;
   }
 
   #takeGroup(holdLsn: Lsn | undefined): Group | undefined {
@@ -236,9 +255,14 @@ export class MemoryTransport implements ChangeSink {
     );
   }
 
+  #enqueue(group: Group): void {
+    this.#ready.push(group);
+    this.#wakeAhead?.();
+  }
+
   #closeGroup(): void {
     if (this.#members.length === 0) return;
-    this.#ready.push({
+    this.#enqueue({
       changes: this.#changes,
       members: this.#members,
       begins: true,
@@ -252,7 +276,7 @@ export class MemoryTransport implements ChangeSink {
 
   #cutSlice(ends: boolean): void {
     this.#closeGroup();
-    this.#ready.push({
+    this.#enqueue({
       changes: this.#open,
       members: [{ transaction: this.#openTransaction as Transaction, end: this.#open.length }],
       begins: !this.#openSliced,

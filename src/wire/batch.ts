@@ -25,6 +25,9 @@ export const BINARY_FORMAT = 1;
 
 const STATEMENT = 0x53;
 
+/** Bytes that a held batch gathers before it waits. */
+const MOST_HELD = 16 * 1024 * 1024;
+
 export interface BatchResult {
   /** One entry per Execute that completed: the rows affected; 0 for a command whose tag has no count. */
   readonly affected: readonly number[];
@@ -57,6 +60,11 @@ export class Batch {
   readonly #replies: BatchReplies;
   #begun = false;
   #refused = false;
+  /** Resolves when the batch may be sent; undefined when it always could. */
+  #held: Deferred<void> | undefined;
+  #heldRuns: Buffer[] = [];
+  #heldBytes = 0;
+  #abandoned = false;
 
   constructor(channel: Channel) {
     this.#channel = channel;
@@ -161,12 +169,44 @@ export class Batch {
 
   /** True once a statement of this batch has failed: what is written from now on will be skipped. */
   get failed(): boolean {
-    return this.#replies.failed;
+    return this.#abandoned || this.#replies.failed;
   }
 
-  /** Gives the buffered bytes to the socket, and waits when the socket has enough. Rejects with the connection's error. */
+  /** Nothing goes to the socket before `release`: it stays in memory, up to `MOST_HELD`. Only before the first `flush`. */
+  hold(): this {
+    this.#held = deferred<void>();
+    return this;
+  }
+
+  release(): void {
+    this.#held?.resolve();
+    this.#held = undefined;
+  }
+
+  /** A held batch is not to be sent at all: it counts as failed. */
+  abandon(): void {
+    this.#abandoned = true;
+    this.release();
+  }
+
+  /** Waits until a held batch is released. */
+  async released(): Promise<void> {
+    await this.#held?.promise;
+  }
+
+  /**
+   * Gives the buffered bytes to the socket, and waits when the socket has enough. Rejects with the connection's error. While the
+   * batch is held, others may run.
+   */
   async flush(): Promise<void> {
-    if (this.#hand()) await this.#channel.drained();
+    if (this.#abandoned) return;
+    if (this.#held !== undefined) {
+      const run = this.writer.take();
+      this.#heldRuns.push(run);
+      this.#heldBytes += run.length;
+      if (this.#heldBytes < MOST_HELD) return new Promise((resolve) => setImmediate(resolve));
+      await this.#held.promise;
+    } else if (this.#hand()) await this.#channel.drained();
     else await this.#replies.result;
   }
 
@@ -185,6 +225,7 @@ export class Batch {
       this.#refused = !this.#channel.begin(this.#replies);
     }
     if (this.#refused) return false;
+    for (const run of this.#heldRuns.splice(0)) this.#channel.write(run);
     this.#channel.write(bytes);
     return true;
   }

@@ -12,6 +12,7 @@ import { quoteLiteral } from "../../quote/literal.ts";
 import type { CopyBoth } from "../../wire/copy-both.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { judgeSilence } from "./liveness.ts";
+import { restMs } from "./pace.ts";
 import { encodeStatusUpdate, type Positions } from "./status-update.ts";
 
 export interface WalCaptureOptions {
@@ -52,7 +53,15 @@ export class WalCapture implements AsyncDisposable {
   #timer: NodeJS.Timeout | undefined;
   #positions: Positions;
   #sourceLsn: Lsn;
+  /** The sink has enough. */
   #paused = false;
+  /** Reading rests: see pace.ts. */
+  #resting = false;
+  #restMs = 0;
+  /** Messages since `#countedMs`, and whether they are about to be looked at. */
+  #messages = 0;
+  #countedMs = performance.now();
+  #counting = false;
   #lastHeardMs = performance.now();
   #lastAskedMs = 0;
   #lastSentMs = 0;
@@ -130,6 +139,12 @@ export class WalCapture implements AsyncDisposable {
 
   #receive(bytes: Buffer, start: number, end: number): void {
     this.#lastHeardMs = performance.now();
+    this.#messages++;
+    if (!this.#counting) {
+      this.#counting = true;
+      // When all that the socket has at the moment is read.
+      setImmediate(() => this.#count());
+    }
     const type = bytes[start];
     if (type === XLOG_DATA && end - start > XLOG_DATA_HEADER) {
       this.#decoder.decode(bytes, start + XLOG_DATA_HEADER, end);
@@ -209,7 +224,27 @@ export class WalCapture implements AsyncDisposable {
     if (!this.#paused) return;
     this.#paused = false;
     this.#lastHeardMs = performance.now();
-    this.#stream?.resume();
+    if (!this.#resting) this.#stream?.resume();
+  }
+
+  #count(): void {
+    this.#counting = false;
+    const nowMs = performance.now();
+    const elapsedMs = nowMs - this.#countedMs;
+    if (elapsedMs < 1 || this.#stream === undefined) return;
+    this.#restMs = restMs(this.#messages, elapsedMs, this.#restMs);
+    this.#messages = 0;
+    this.#countedMs = nowMs;
+    if (this.#restMs > 0 && !this.#resting) this.#rest(this.#stream, this.#restMs);
+  }
+
+  #rest(stream: CopyBoth, ms: number): void {
+    this.#resting = true;
+    stream.pause();
+    setTimeout(() => {
+      this.#resting = false;
+      if (!this.#paused) stream.resume();
+    }, ms);
   }
 
   #explain(error: unknown): unknown {

@@ -1,0 +1,68 @@
+import { formatLsn, type Lsn } from "../change/lsn.ts";
+import type { Batch } from "../wire/batch.ts";
+import type { WireConnection } from "../wire/connection.ts";
+
+export const SAVEPOINT = "erserver";
+
+/** Prepared in the applier's session under these names. */
+const STATEMENTS = {
+  begin: "begin",
+  commit: "commit",
+  savepoint: `savepoint ${SAVEPOINT}`,
+  release: `release savepoint ${SAVEPOINT}`,
+  wal: "select pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()",
+  progress: `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
+      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
+    where pipeline = $1 and lsn = $8`,
+};
+
+/** A move of the pipeline's position on the target. */
+export interface Move {
+  readonly fromLsn: Lsn;
+  readonly lsn: Lsn;
+  /** Microseconds since 1970; undefined leaves what is on record. */
+  readonly commitTime: number | undefined;
+  readonly transactions: number;
+  readonly counts: { readonly rows: number; readonly replays: number; readonly conflicts: number };
+}
+
+/** The statements around the changes: bounds of transactions, and the pipeline's position. */
+export class Progress {
+  readonly #connection: WireConnection;
+  readonly #pipeline: string;
+  #prepared = false;
+
+  constructor(connection: WireConnection, pipeline: string) {
+    this.#connection = connection;
+    this.#pipeline = pipeline;
+  }
+
+  /** A batch in a session whose statements are prepared, or are by this batch. */
+  batch(): Batch {
+    const batch = this.#connection.batch();
+    if (!this.#prepared) {
+      for (const [name, sql] of Object.entries(STATEMENTS)) batch.parse(name, sql, []);
+      this.#prepared = true;
+    }
+    return batch;
+  }
+
+  /** The session has no prepared statement any more. */
+  forget(): void {
+    this.#prepared = false;
+  }
+
+  /** Must affect one row: the position moves from exactly where this session left it, and nobody else has moved it. */
+  write(batch: Batch, { fromLsn, lsn, commitTime, transactions, counts }: Move): void {
+    batch.bindExecute("progress", [
+      this.#pipeline,
+      formatLsn(lsn),
+      commitTime === undefined ? null : new Date(commitTime / 1000).toISOString(),
+      String(transactions),
+      String(counts.rows),
+      String(counts.replays),
+      String(counts.conflicts),
+      formatLsn(fromLsn),
+    ]);
+  }
+}

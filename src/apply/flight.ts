@@ -59,7 +59,7 @@ export class Flight {
     this.#context = context;
     this.#batch = batch;
     const written = this.#write();
-    this.sent = written.then(() => {});
+    this.sent = written.then(() => undefined);
     this.#answer = written.then(({ answer }) => answer);
     // Whoever waits for them comes later, or not at all.
     this.sent.catch(() => {});

@@ -212,6 +212,7 @@ export class Batch {
 
   /** Sends the rest and Sync. Resolves also when a statement failed; rejects when the connection is gone. */
   send(): Promise<BatchResult> {
+    if (this.#abandoned) return Promise.reject(new Error("the batch was abandoned"));
     this.writer.bytes(SYNC_FRAME);
     if (this.#hand()) this.#channel.spoken(this.#replies);
     return this.#replies.result;

@@ -9,8 +9,8 @@ function pair(
   sourceMajor: string,
   targetMajor: string,
   include = ["{src,test}/**/*.pg.test.ts"],
-  // How changes are written where a test does not say: see `apply.write`.
-  write = "auto",
+  // How changes are written and read where a test does not say: see `apply.write` and `gear`.
+  { write = "auto", gear = "auto" } = {},
 ): TestProjectInlineConfiguration {
   return {
     extends: true,
@@ -24,10 +24,24 @@ function pair(
         ERSERVER_TEST_SOURCE: sourceMajor,
         ERSERVER_TEST_TARGET: targetMajor,
         ERSERVER_TEST_WRITE: write,
+        ERSERVER_TEST_GEAR: gear,
       },
     },
   };
 }
+
+/** In a pair of the matrix. */
+const forced = {
+  write: process.env["ERSERVER_TEST_WRITE"],
+  gear: process.env["ERSERVER_TEST_GEAR"],
+};
+
+/** Transactions of every kind; not what commands say about the state. */
+const BULK = [
+  "test/replication/!(commands).pg.test.ts",
+  "test/values/{every-type,random-tables}.pg.test.ts",
+  "src/{pipeline,verify}/**/*.pg.test.ts",
+];
 
 const unit: TestProjectInlineConfiguration = {
   extends: true,
@@ -57,11 +71,12 @@ export default defineConfig({
     passWithNoTests: false,
     projects:
       source !== undefined && target !== undefined
-        ? [pair("matrix", source, target, undefined, process.env["ERSERVER_TEST_WRITE"])]
+        ? [pair("matrix", source, target, undefined, forced)]
         : [
             unit,
             pair("pg-15", "15", "15"),
-            pair("pg-18", "18", "18", undefined, "sets"),
+            pair("pg-18", "18", "18", undefined, { write: "sets" }),
+            pair("bulk", "15", "15", BULK, { gear: "bulk" }),
             // What needs one server alone has met both by then.
             pair(
               "mixed-15-18",
@@ -72,7 +87,7 @@ export default defineConfig({
                 "src/postgres/table-hash.pg.test.ts",
                 "test/{bad-input,replication,values}/**/*.pg.test.ts",
               ],
-              "rows",
+              { write: "rows" },
             ),
             endToEnd,
           ],

@@ -13,6 +13,11 @@ export interface ChangeSink {
   commit(transaction: Transaction): void;
   /** Everything up to `lsn` has been delivered and no transaction is open. */
   idle(lsn: Lsn): void;
+  /** End of the last whole transaction that was delivered; zero for none. */
+  readonly completeLsn: Lsn;
+  /** Forgets the transaction that is open. False, and nothing happens, when part of it has been handed on. */
+  cut(): boolean;
+  readonly mayCut: boolean;
   readonly full: boolean;
   whenRoom(): Promise<void>;
 }

@@ -35,6 +35,8 @@ export interface Config {
     readonly missingColumn: "stop" | "ignore";
   };
   readonly capture: "auto" | "wal" | "trigger";
+  /** How the WAL is read: `auto` is `bulk` while far behind. */
+  readonly gear: "auto" | "stream" | "bulk";
   /** Longest silence of a server, in milliseconds, before its connection counts as lost. */
   readonly timeoutMs: number;
   readonly apply: {

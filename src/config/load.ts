@@ -140,6 +140,7 @@ function assemble(
       missingColumn,
     },
     capture: file.capture,
+    gear: file.gear,
     timeoutMs: file.timeout,
     apply: file.apply,
     copyJobs: file.copy.jobs,

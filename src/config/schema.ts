@@ -118,6 +118,12 @@ export const configSchema = z
       .describe(
         "How changes are read from the source: `wal` by logical decoding; `trigger` is not in this version; `auto` is `wal` for now.",
       ),
+    gear: z
+      .enum(["auto", "stream", "bulk"])
+      .default("auto")
+      .describe(
+        "How the WAL is read: by a `stream`, or in `bulk`, which costs the source less for each row and holds a snapshot there for seconds at a time. `auto`: in bulk while more than 64 MB behind (PostgreSQL 12 and newer).",
+      ),
     timeout: duration(1_000, DAY)
       .prefault("30s")
       .describe(

@@ -53,6 +53,11 @@ export class PgoutputDecoder {
     return this.#transaction !== undefined;
   }
 
+  /** The stream begins anew, between transactions. What it said of the relations still holds. */
+  reset(): void {
+    this.#transaction = undefined;
+  }
+
   /** Decodes the message `bytes[start, end)`. The memory must not be changed as long as its changes are in use. */
   decode(bytes: Buffer, start: number, end: number): void {
     const reader = this.#reader;

@@ -8,11 +8,15 @@ import { tableKey, tableLabel } from "../postgres/catalog.ts";
 import { publicationFingerprint } from "../postgres/publications.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
+import { connectWatched } from "../postgres/watchdog.ts";
+import type { WireConnection } from "../wire/connection.ts";
 import { connectReplication } from "./connect-replication.ts";
-import type { PipelineContext } from "./context.ts";
+import { type PipelineContext, sessionOptions } from "./context.ts";
 import type { OpenPipeline } from "./open-pipeline.ts";
 import { Planner } from "./planner.ts";
 import { Requests } from "./requests.ts";
+
+export type FlowState = "catching-up" | "catching-up (bulk)" | "streaming" | "paused";
 
 export interface FollowOptions {
   readonly signal: AbortSignal;
@@ -21,7 +25,7 @@ export interface FollowOptions {
   /** The target has everything before `appliedLsn`; `transactions` and `rows` more than at the last call. */
   readonly onApplied: (applied: Pick<Applied, "sourceLsn" | "transactions" | "rows">) => void;
   /** Called with every change of the flow's state. */
-  readonly onState: (state: "catching-up" | "streaming" | "paused") => void;
+  readonly onState: (state: FlowState) => void;
 }
 
 /** Held in memory for one pipeline, with the group that is being written. */
@@ -57,6 +61,7 @@ export async function follow(
   if (progress === undefined) throw new Error("no progress is recorded");
   // A predecessor's last commits may not be flushed yet: a crash of the target could still take them back.
   const [wal] = await open.control.query("select pg_catalog.pg_current_wal_insert_lsn() as lsn");
+  let flow: Flow | undefined;
   const transport = new MemoryTransport({
     capacityBytes: CAPACITY_BYTES,
     groupTransactions: config.apply.group.transactions,
@@ -68,10 +73,19 @@ export async function follow(
     "select pg_catalog.pg_terminate_backend(active_pid) from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = any ($2::int[])",
     [open.slot, [...context.ownBackends.source]],
   );
-  const connection = await connectReplication(context);
-  context.ownBackends.source.add(connection.backendPid);
+  const { source: ownBackends } = context.ownBackends;
+  const own = async (connecting: Promise<WireConnection>): Promise<WireConnection> => {
+    const connection = await connecting;
+    ownBackends.add(connection.backendPid);
+    return connection;
+  };
   await using capture = await WalCapture.start({
-    connection,
+    connect: {
+      stream: () => own(connectReplication(context)),
+      bulk: () => own(connectWatched(config.source, sessionOptions(context))),
+    },
+    control: open.source,
+    version: open.sourceFacts.version,
     subject: describeConninfo(config.source),
     slot: open.slot,
     publications: [open.publications.all, open.publications.insertOnly],
@@ -79,10 +93,10 @@ export async function follow(
     binary,
     sink: transport,
     timeoutMs: config.timeoutMs,
+    gear: config.gear,
+    onGear: () => flow?.gearChanged(),
+    onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });
-  // Whatever an earlier session of ours still held, the slot is free of it.
-  context.ownBackends.source.clear();
-  context.ownBackends.source.add(connection.backendPid);
   const planner = await Planner.open(context, open, binary);
   const applier = new Applier({
     connection: open.session.connection,
@@ -99,7 +113,7 @@ export async function follow(
   options.signal.addEventListener("abort", stop);
   capture.failed.catch((error: unknown) => transport.fail(error as Error));
   void open.session.connection.closed.then((error) => transport.fail(error));
-  const flow = new Flow({
+  flow = new Flow({
     capture,
     applier,
     transport,
@@ -111,8 +125,8 @@ export async function follow(
   try {
     await using requests = await Requests.open(open.store, {
       onPoll: async () => {
-        await flow.reportBehind();
-        await flow.checkPublications();
+        await flow?.reportBehind();
+        await flow?.checkPublications();
       },
       onError: (error) => transport.fail(error),
     });
@@ -141,7 +155,7 @@ class Flow {
   #ahead: Group | undefined;
   #appliedLsn: Lsn;
   #advancedMs = Number.NEGATIVE_INFINITY;
-  #state: "catching-up" | "streaming" | "paused" | undefined;
+  #state: FlowState | undefined;
   /** What is on record. */
   #behindSince: number | undefined;
   #checkedMs = performance.now();
@@ -154,7 +168,7 @@ class Flow {
 
   async run(requests: Requests): Promise<void> {
     const { transport, options, capture } = this.#parts;
-    this.#setState("catching-up");
+    this.#catchUp();
     await this.#parts.open.store.setBehind(undefined);
     options.onApplied({ sourceLsn: this.#appliedLsn, transactions: 0, rows: 0 });
     for (;;) {
@@ -171,7 +185,7 @@ class Flow {
         await this.#pollFlush();
         continue;
       }
-      if (this.#state === "paused") this.#setState("catching-up");
+      if (this.#state === "paused") this.#catchUp();
       const delivery = await this.#take(requests);
       if (delivery === undefined) await this.#pollFlush();
       else if (delivery.kind === "group") {
@@ -213,7 +227,7 @@ class Flow {
     const { transport, open } = this.#parts;
     const oldest = transport.oldestCommitTime;
     const behindMs = oldest === undefined ? 0 : Date.now() - oldest / 1000;
-    if (behindMs > CATCHING_UP_MS && this.#state === "streaming") this.#setState("catching-up");
+    if (behindMs > CATCHING_UP_MS && this.#state === "streaming") this.#catchUp();
     const since = behindMs > BEHIND_MS ? oldest : undefined;
     if (since === this.#behindSince) return;
     this.#behindSince = since;
@@ -236,7 +250,7 @@ class Flow {
     this.#appliedLsn = applied.sourceLsn;
     this.#committed(applied);
     this.#parts.options.onApplied(applied);
-    if (this.#parts.transport.empty && isRecent(commitTime)) this.#setState("streaming");
+    if (this.#parts.transport.empty && isRecent(commitTime)) this.#caughtUp();
   }
 
   #committed(applied: Applied): void {
@@ -245,7 +259,7 @@ class Flow {
   }
 
   async #idle(lsn: Lsn, commitTime: number | undefined): Promise<void> {
-    if (commitTime === undefined || isRecent(commitTime)) this.#setState("streaming");
+    if (commitTime === undefined || isRecent(commitTime)) this.#caughtUp();
     if (lsn <= this.#appliedLsn) return;
     this.#appliedLsn = lsn;
     this.#parts.options.onApplied({ sourceLsn: lsn, transactions: 0, rows: 0 });
@@ -282,8 +296,23 @@ class Flow {
     capture.acknowledge(this.#appliedLsn, this.#tracker.durableLsn, true);
   }
 
-  #setState(state: "catching-up" | "streaming" | "paused"): void {
+  gearChanged(): void {
+    if (this.#state !== "paused") this.#catchUp();
+  }
+
+  #catchUp(): void {
+    this.#setState(this.#parts.capture.gear === "bulk" ? "catching-up (bulk)" : "catching-up");
+  }
+
+  /** What is read in bulk is behind, however new it is. */
+  #caughtUp(): void {
+    if (this.#parts.capture.gear === "stream") this.#setState("streaming");
+  }
+
+  #setState(state: FlowState): void {
     if (this.#state === state) return;
+    if ((state === "paused") !== (this.#state === "paused"))
+      this.#parts.capture.standing = state === "paused";
     this.#state = state;
     this.#parts.options.onState(state);
   }

@@ -220,8 +220,9 @@ async function readLag(
   );
   const lagBytes = Number(row?.["bytes"]);
   const secondsSince = (time: Date): number => Math.max(0, Number(row?.["now"]) - time.getTime() / 1000);
-  const seenAt =
-    state === "catching-up" ? progress.commitTime : newer(progress.commitTime, progress.appliedAt);
+  const seenAt = state.startsWith("catching-up")
+    ? progress.commitTime
+    : newer(progress.commitTime, progress.appliedAt);
   const age = seenAt === undefined ? undefined : secondsSince(seenAt);
   const waited = behindSince === undefined ? undefined : secondsSince(behindSince);
   const delay = state === "streaming" ? (sender?.replayLagSeconds ?? 0) : age;
@@ -230,7 +231,7 @@ async function readLag(
 }
 
 function isFollowing(state: PipelineState): boolean {
-  return state === "streaming" || state === "catching-up";
+  return state === "streaming" || state.startsWith("catching-up");
 }
 
 function newer(a: Date | undefined, b: Date | undefined): Date | undefined {

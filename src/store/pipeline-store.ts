@@ -5,7 +5,14 @@ import type { ControlSession } from "../postgres/connect.ts";
 import type { SourceFacts } from "../postgres/server-facts.ts";
 
 /** The words that every screen, log and table uses. */
-export type PipelineState = "copying" | "catching-up" | "streaming" | "offline" | "paused" | "stopped";
+export type PipelineState =
+  | "copying"
+  | "catching-up"
+  | "catching-up (bulk)"
+  | "streaming"
+  | "offline"
+  | "paused"
+  | "stopped";
 
 /** How an error is kept on the target and shown by `status`. */
 export interface StoredError {

@@ -115,6 +115,53 @@ describe("groups", () => {
     expect(shape(await carrier.take(0))).toMatchObject({ members: [[30, 1]], begins: true });
   });
 
+  test("what is open is forgotten, with slices that nobody has taken, and may come once more", async () => {
+    const carrier = transport({ groupBytes: 1000 });
+    send(carrier, 10, [1]);
+    carrier.begin(transaction(20));
+    for (let i = 0; i < 5; i++) carrier.change(change(400));
+    expect(carrier.completeLsn).toBe(lsn(11));
+    expect(carrier.cut()).toBe(true);
+    expect(carrier.heldBytes).toBe(1 + OVERHEAD);
+    expect(shape(await carrier.take(0))).toEqual({ members: [[10, 1]], begins: true, ends: true });
+    send(carrier, 20, [400, 400, 400]);
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[20, 2]], begins: true, ends: false });
+  });
+
+  test("of what has been taken nothing can be forgotten", async () => {
+    const carrier = transport({ groupBytes: 1000 });
+    carrier.begin(transaction(20));
+    for (let i = 0; i < 3; i++) carrier.change(change(400));
+    expect(shape(await carrier.take(0))).toMatchObject({ begins: true, ends: false });
+    const held = carrier.heldBytes;
+    expect(carrier.mayCut).toBe(false);
+    expect(carrier.cut()).toBe(false);
+    expect(carrier.heldBytes).toBe(held);
+  });
+
+  test("forgetting what is open lets a capture that waits go on", async () => {
+    const carrier = transport({ capacityBytes: 1000, groupBytes: 1000 });
+    carrier.begin(transaction(20));
+    for (let i = 0; i < 5; i++) carrier.change(change(400));
+    expect(carrier.full).toBe(true);
+    const room = carrier.whenRoom();
+    carrier.cut();
+    await room;
+    expect(carrier.full).toBe(false);
+  });
+
+  test("ahead only what is complete is taken, as soon as it is", async () => {
+    const carrier = transport({ groupTransactions: 2 });
+    send(carrier, 10, [1]);
+    expect(await carrier.takeAhead(Promise.resolve())).toBeUndefined();
+    const ahead = carrier.takeAhead(new Promise(() => {}));
+    send(carrier, 20, [1]);
+    expect((await ahead)?.members.map(({ transaction: { xid } }) => xid)).toEqual([10, 20]);
+    send(carrier, 30, [1]);
+    expect(await carrier.takeAhead(Promise.reject(new Error("failed")))).toBeUndefined();
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[30, 1]] });
+  });
+
   test("a group may be wished larger than the capacity: an open transaction never fills it for good", async () => {
     const carrier = transport({ capacityBytes: 1000, groupBytes: 1_000_000 });
     carrier.begin(transaction(10));

@@ -36,6 +36,7 @@ export class MemoryTransport implements ChangeSink {
   #openTransaction: Transaction | undefined;
   #openSliced = false;
 
+  #completeLsn: Lsn = ZERO_LSN;
   #heldBytes = 0;
   #idleLsn: Lsn = ZERO_LSN;
   #idleCommitTime: number | undefined;
@@ -63,6 +64,26 @@ export class MemoryTransport implements ChangeSink {
   /** Bytes that are held, with overhead. */
   get heldBytes(): number {
     return this.#heldBytes;
+  }
+
+  get completeLsn(): Lsn {
+    return this.#completeLsn;
+  }
+
+  get mayCut(): boolean {
+    return !this.#midTransaction;
+  }
+
+  cut(): boolean {
+    if (!this.mayCut) return false;
+    // Slices that nobody has taken; only the transaction that is open has no end.
+    while (this.#ready.at(-1)?.ends === false) this.#heldBytes -= this.#ready.pop()?.size ?? 0;
+    this.#heldBytes -= this.#openBytes;
+    this.#resetOpen();
+    this.#openTransaction = undefined;
+    this.#openSliced = false;
+    this.#makeRoom();
+    return true;
   }
 
   /** True when nothing waits to be applied. */
@@ -97,6 +118,7 @@ export class MemoryTransport implements ChangeSink {
 
   commit(transaction: Transaction): void {
     this.#openTransaction = undefined;
+    this.#completeLsn = transaction.endLsn;
     if (this.#atEnd) return;
     if (this.#openSliced) {
       this.#openTransaction = transaction;
@@ -198,6 +220,10 @@ export class MemoryTransport implements ChangeSink {
   release(group: Group): void {
     this.#taken.splice(0, this.#taken.indexOf(group) + 1);
     this.#heldBytes -= group.size;
+    this.#makeRoom();
+  }
+
+  #makeRoom(): void {
     if (this.full) return;
     const waiters = this.#roomWaiters;
     this.#roomWaiters = [];

@@ -27,7 +27,9 @@ async function slotWaits(source: FreshDatabase, name: string): Promise<void> {
 }
 
 async function slotsOf(source: FreshDatabase): Promise<unknown> {
-  return source.query("select slot_name from pg_replication_slots where database = current_database()");
+  return source.query(
+    "select slot_name from pg_replication_slots where database = current_database() and slot_name !~ '_bulk_'",
+  );
 }
 
 const CONFIG = "tables: { exclude: [elsewhere.*] }";

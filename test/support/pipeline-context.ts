@@ -14,9 +14,12 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
   const text = `source: ${sourceUrl}\ntargets:\n${lines.join("\n")}\n${extra}`;
   const config = loadConfig("erserver.yaml", { ...systemEnvironment(), readFile: () => text });
   const write = process.env["ERSERVER_TEST_WRITE"] as Config["apply"]["write"] | undefined;
-  return write === undefined || extra.includes("write:")
-    ? config
-    : { ...config, apply: { ...config.apply, write } };
+  const gear = process.env["ERSERVER_TEST_GEAR"] as Config["gear"] | undefined;
+  return {
+    ...config,
+    ...(gear === undefined || extra.includes("gear:") ? {} : { gear }),
+    ...(write === undefined || extra.includes("write:") ? {} : { apply: { ...config.apply, write } }),
+  };
 }
 
 /** Silent, unless a test is to be looked at: ERSERVER_TEST_LOG=debug. */

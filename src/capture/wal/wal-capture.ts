@@ -1,265 +1,236 @@
-import { formatLsn, type Lsn, maxLsn, ZERO_LSN } from "../../change/lsn.ts";
+import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../../change/lsn.ts";
 import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
-import type { ServerErrorFields } from "../../errors/server-error.ts";
-import { SQLSTATE } from "../../errors/sqlstate.ts";
 import { PgoutputDecoder } from "../../pgoutput/decoder.ts";
-import { connectFailure } from "../../postgres/failures.ts";
-import { publicationChanged } from "../../postgres/publications.ts";
-import { slotFailure } from "../../postgres/slots.ts";
-import { quoteIdent } from "../../quote/ident.ts";
-import { quoteLiteral } from "../../quote/literal.ts";
-import type { CopyBoth } from "../../wire/copy-both.ts";
+import type { ControlSession } from "../../postgres/connect.ts";
 import type { WireConnection } from "../../wire/connection.ts";
-import { judgeSilence } from "./liveness.ts";
-import { restMs } from "./pace.ts";
-import { encodeStatusUpdate, type Positions } from "./status-update.ts";
+import { FAR_BEHIND } from "./bites.ts";
+import { BulkReader } from "./bulk-reader.ts";
+import { captureFailure, heedNotices } from "./capture-errors.ts";
+import type { StreamContents } from "./pgoutput-options.ts";
+import { StreamReader } from "./stream-reader.ts";
 
-export interface WalCaptureOptions {
-  /** A replication connection; it belongs to the capture from here on. */
-  readonly connection: WireConnection;
+export type Gear = "stream" | "bulk";
+
+export interface WalCaptureOptions extends StreamContents {
+  readonly connect: {
+    /** A replication connection. */
+    readonly stream: () => Promise<WireConnection>;
+    /** An ordinary one. */
+    readonly bulk: () => Promise<WireConnection>;
+  };
+  /** For questions to the source. */
+  readonly control: ControlSession;
+  /** Of the source, as server_version_num. */
+  readonly version: number;
   /** `role@host:port/database`, for errors. */
   readonly subject: string;
-  readonly slot: string;
-  readonly publications: readonly string[];
   /** Transactions that end at or before it are not wanted: the target has them. */
   readonly startLsn: Lsn;
-  /** Ask for binary column values (14 and up). */
-  readonly binary: boolean;
   readonly sink: ChangeSink;
   /** Longest silence of the source, in milliseconds. */
   readonly timeoutMs: number;
+  /** `auto`: bulk while far behind. */
+  readonly gear: Gear | "auto";
+  readonly onGear: (gear: Gear) => void;
+  /** The source does not let us use the bulk gear, for this reason. */
+  readonly onRefused: (reason: Error) => void;
 }
 
-const XLOG_DATA = 0x77;
-const PRIMARY_KEEPALIVE = 0x6b;
-/** Type byte, start of the data, end of WAL, send time. */
-const XLOG_DATA_HEADER = 25;
+/** The first version that can copy a slot: pg_copy_logical_replication_slot. */
+const SLOT_COPY = 120_000;
 
-/** How often positions are sent at the least: a tenth of the timeout, at most every second's lag in pg_stat_replication. */
-const STATUS_INTERVAL_MS = 1_000;
+/** How often it is asked how far a stream is behind. */
+const MEASURE_MS = 5_000;
 
 /**
- * The stream gear: START_REPLICATION from the pipeline's slot into a sink. Status updates have their own timer
- * and never wait for the consumer, so the source keeps the connection while the target is slow.
- * https://www.postgresql.org/docs/current/protocol-logical-replication.html
+ * Reads a source's changes from the pipeline's slot into a sink, in commit order: by a stream when near its end, in bulk
+ * when far behind. Both give the same transactions, and either begins where the other ended.
  */
 export class WalCapture implements AsyncDisposable {
   readonly #options: WalCaptureOptions;
   readonly #decoder: PgoutputDecoder;
   readonly #failed: Promise<never>;
   #rejectFailed!: (error: unknown) => void;
-  #stream: CopyBoth | undefined;
+  #stream: StreamReader | undefined;
+  #bulk:
+    | { readonly reader: BulkReader; readonly connection: WireConnection; readonly done: Promise<void> }
+    | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #positions: Positions;
-  #sourceLsn: Lsn;
-  /** The sink has enough. */
-  #paused = false;
-  /** Reading rests: see pace.ts. */
-  #resting = false;
-  #restMs = 0;
-  /** Messages since `#countedMs`, and whether they are about to be looked at. */
-  #messages = 0;
-  #countedMs = performance.now();
-  #counting = false;
-  #lastHeardMs = performance.now();
-  #lastAskedMs = 0;
-  #lastSentMs = 0;
+  #measuring = false;
+  #bulkRefused = false;
+  /** End of the WAL when the bulk gear was left: it is not tried again before that is reached. */
+  #leftLsn: Lsn = ZERO_LSN;
+  #standing = false;
+  #ended = false;
+  #appliedLsn: Lsn;
+  #flushedLsn: Lsn = ZERO_LSN;
 
   private constructor(options: WalCaptureOptions) {
     this.#options = options;
+    this.#appliedLsn = options.startLsn;
     this.#decoder = new PgoutputDecoder(options.sink);
-    this.#sourceLsn = options.startLsn;
-    this.#positions = { receivedLsn: options.startLsn, flushedLsn: ZERO_LSN, appliedLsn: options.startLsn };
     this.#failed = new Promise<never>((_resolve, reject) => {
       this.#rejectFailed = reject;
     });
     this.#failed.catch(() => {});
   }
 
-  /** Resolves when the source streams. Throws ERS-5xx for what is wrong with the slot or the publications. */
+  /** Resolves when the source gives changes. Throws ERS-5xx for what is wrong with the slot or the publications. */
   static async start(options: WalCaptureOptions): Promise<WalCapture> {
     const capture = new WalCapture(options);
-    const parameters = [
-      "proto_version '1'",
-      `publication_names ${quoteLiteral(options.publications.map(quoteIdent).join(","))}`,
-      ...(options.binary ? ["binary 'true'"] : []),
-    ];
-    const sql = `START_REPLICATION SLOT ${quoteIdent(options.slot)} LOGICAL ${formatLsn(options.startLsn)} (${parameters.join(", ")})`;
-    options.connection.onNotice = (notice) => capture.#heedNotice(notice);
-    try {
-      const stream = await options.connection.copyBoth(sql, (bytes, start, end) =>
-        capture.#receive(bytes, start, end),
-      );
-      capture.#stream = stream;
-      stream.finished.then(
-        () => capture.#rejectFailed(sourceEnded(options.subject)),
-        (error: unknown) => capture.#rejectFailed(capture.#explain(error)),
-      );
-    } catch (error) {
-      options.connection.destroy();
-      throw capture.#explain(error);
-    }
-    capture.#timer = setInterval(() => capture.#tick(), Math.min(STATUS_INTERVAL_MS, options.timeoutMs / 10));
-    if (options.sink.full) capture.#pause();
+    const { startLsn } = options;
+    if (!(await capture.#isFarBehind(startLsn)) || !(await capture.#startBulk(startLsn)))
+      await capture.#startStream(startLsn);
+    capture.#timer = setInterval(() => void capture.#measure(), MEASURE_MS);
     return capture;
   }
 
-  /** Rejects when the stream ends, for whatever reason. */
+  /** Rejects when no more changes come, for whatever reason. */
   get failed(): Promise<never> {
     return this.#failed;
   }
 
-  /** The newest position of the source that has been heard of. */
-  get sourceLsn(): Lsn {
-    return this.#sourceLsn;
+  get gear(): Gear {
+    return this.#bulk === undefined ? "stream" : "bulk";
   }
 
-  /** What the target has applied, and made durable. Sent at the next tick, or at once with `now`. */
+  /** What the target has applied, and made durable. Told to the source soon, or at once with `now`. */
   acknowledge(appliedLsn: Lsn, flushedLsn: Lsn, now = false): void {
-    const { receivedLsn } = this.#positions;
-    if (appliedLsn === this.#positions.appliedLsn && flushedLsn === this.#positions.flushedLsn) return;
-    this.#positions = { receivedLsn: maxLsn(receivedLsn, appliedLsn), appliedLsn, flushedLsn };
-    if (now) this.#sendStatus(false);
+    this.#appliedLsn = appliedLsn;
+    this.#flushedLsn = flushedLsn;
+    this.#stream?.acknowledge(appliedLsn, flushedLsn, now);
   }
 
-  /** Tells the last positions and ends the stream; waits at most a second for the source's goodbye. */
+  /** Whether the target stands still for as long as somebody likes: a bite would hold a snapshot of the source all the while. */
+  set standing(standing: boolean) {
+    this.#standing = standing;
+    if (standing) this.#bulk?.reader.leave();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended = true;
     clearInterval(this.#timer);
-    const { connection } = this.#options;
-    if (this.#stream !== undefined && connection.alive) {
-      this.#sendStatus(false);
-      this.#resume();
-      const impatient = setTimeout(() => connection.destroy(), 1_000);
-      await this.#stream.end().catch(() => {});
-      clearTimeout(impatient);
-    }
-    await connection.end();
+    const bulk = this.#bulk;
+    bulk?.reader.leave();
+    bulk?.connection.destroy();
+    await bulk?.done;
+    await this.#stream?.[Symbol.asyncDispose]();
   }
 
-  #receive(bytes: Buffer, start: number, end: number): void {
-    this.#lastHeardMs = performance.now();
-    this.#messages++;
-    if (!this.#counting) {
-      this.#counting = true;
-      // When all that the socket has at the moment is read.
-      setImmediate(() => this.#count());
-    }
-    const type = bytes[start];
-    if (type === XLOG_DATA && end - start > XLOG_DATA_HEADER) {
-      this.#decoder.decode(bytes, start + XLOG_DATA_HEADER, end);
-      if (this.#options.sink.full && !this.#paused) this.#pause();
-    } else if (type === PRIMARY_KEEPALIVE && end - start === 18) {
-      this.#keepalive(bytes.readBigUInt64BE(start + 1) as Lsn, bytes[start + 17] === 1);
-    } else {
-      throw new ErserverError(
-        "ERS-602",
-        `the source sent a replication message of type ${type} and ${end - start} bytes`,
-        {
-          remedy: "Check that the source is a PostgreSQL server of a supported version.",
-        },
-      );
-    }
-  }
-
-  #keepalive(walEnd: Lsn, replyRequested: boolean): void {
-    this.#sourceLsn = maxLsn(this.#sourceLsn, walEnd);
-    if (!this.#decoder.inTransaction) {
-      this.#positions = { ...this.#positions, receivedLsn: maxLsn(this.#positions.receivedLsn, walEnd) };
-      this.#options.sink.idle(walEnd);
-    }
-    if (replyRequested) this.#sendStatus(false);
-  }
-
-  /**
-   * From 18 on a publication that is missing is only a warning (LoadPublications in pgoutput.c), and its changes are
-   * left out: the stream must end before their commit counts.
-   */
-  #heedNotice({ code, routine, message }: ServerErrorFields): void {
-    if (routine !== "LoadPublications" && code !== SQLSTATE.objectNotInPrerequisiteState) return;
-    this.#options.connection.destroy(publicationChanged(this.#options.publications[0] ?? "", message));
-  }
-
-  #tick(): void {
-    const nowMs = performance.now();
-    const action = judgeSilence({
-      nowMs,
-      lastHeardMs: this.#lastHeardMs,
-      lastAskedMs: this.#lastAskedMs,
-      paused: this.#paused,
-      timeoutMs: this.#options.timeoutMs,
+  async #startStream(fromLsn: Lsn): Promise<void> {
+    const options = this.#options;
+    const appliedLsn = this.#appliedLsn;
+    const positions = { receivedLsn: maxLsn(fromLsn, appliedLsn), appliedLsn, flushedLsn: this.#flushedLsn };
+    const connection = await options.connect.stream();
+    const stream = await StreamReader.start({
+      ...options,
+      connection,
+      startLsn: fromLsn,
+      positions,
+      decoder: this.#decoder,
     });
-    if (action === "dead") {
-      this.#options.connection.destroy(
-        new ErserverError(
-          "ERS-204",
-          `the source has been silent for ${Math.round((nowMs - this.#lastHeardMs) / 1000)} s`,
-          {
-            subject: this.#options.subject,
-            remedy:
-              "Nothing to do when the network comes back: it reconnects by itself. `timeout` in the configuration sets how long silence is borne.",
-          },
-        ),
-      );
-      return;
+    this.#stream = stream;
+    stream.failed.catch((error: unknown) => {
+      if (this.#stream === stream) this.#rejectFailed(error);
+    });
+    if (this.#ended) await stream[Symbol.asyncDispose]();
+    options.onGear("stream");
+  }
+
+  /** False when the source does not let us. */
+  async #startBulk(fromLsn: Lsn): Promise<boolean> {
+    const { connect, gear } = this.#options;
+    const connection = await connect.bulk();
+    let reader: BulkReader;
+    try {
+      heedNotices({ ...this.#options, connection });
+      reader = await BulkReader.open({
+        ...this.#options,
+        connection,
+        startLsn: fromLsn,
+        decoder: this.#decoder,
+        always: gear === "bulk",
+        durableLsn: () => this.#flushedLsn,
+      });
+    } catch (error) {
+      connection.destroy();
+      this.#refuse(error);
+      return false;
     }
-    if (action === "ask") this.#lastAskedMs = nowMs;
-    if (action === "ask" || nowMs - this.#lastSentMs >= STATUS_INTERVAL_MS - 1)
-      this.#sendStatus(action === "ask");
+    const done = this.#readBulk(reader, connection, fromLsn).catch((error: unknown) =>
+      this.#rejectFailed(error),
+    );
+    this.#bulk = { reader, connection, done };
+    this.#options.onGear("bulk");
+    return true;
   }
 
-  #sendStatus(replyRequested: boolean): void {
-    this.#lastSentMs = performance.now();
-    this.#stream?.send(encodeStatusUpdate(this.#positions, Date.now(), replyRequested));
-  }
-
-  #pause(): void {
-    if (this.#stream === undefined) return;
-    this.#paused = true;
-    this.#stream.pause();
-    void this.#options.sink.whenRoom().then(() => this.#resume());
-  }
-
-  #resume(): void {
-    if (!this.#paused) return;
-    this.#paused = false;
-    this.#lastHeardMs = performance.now();
-    if (!this.#resting) this.#stream?.resume();
-  }
-
-  #count(): void {
-    this.#counting = false;
-    const nowMs = performance.now();
-    const elapsedMs = nowMs - this.#countedMs;
-    if (elapsedMs < 1 || this.#stream === undefined) return;
-    this.#restMs = restMs(this.#messages, elapsedMs, this.#restMs);
-    this.#messages = 0;
-    this.#countedMs = nowMs;
-    if (this.#restMs > 0 && !this.#resting) this.#rest(this.#stream, this.#restMs);
-  }
-
-  #rest(stream: CopyBoth, ms: number): void {
-    this.#resting = true;
-    stream.pause();
-    setTimeout(() => {
-      this.#resting = false;
-      if (!this.#paused) stream.resume();
-    }, ms);
-  }
-
-  #explain(error: unknown): unknown {
-    const named = slotFailure(error, this.#options.slot);
-    if (named !== error || !(error instanceof Error)) return named;
-    if (/publication ".*" does not exist/.test(error.message)) {
-      return publicationChanged(this.#options.publications[0] ?? "", error.message, error);
+  async #readBulk(reader: BulkReader, connection: WireConnection, fromLsn: Lsn): Promise<void> {
+    let nextLsn: Lsn = ZERO_LSN;
+    try {
+      nextLsn = await reader.read();
+    } catch (error) {
+      if (this.#ended) return;
+      if (!connection.alive) throw captureFailure(error, this.#options);
+      this.#refuse(error);
+    } finally {
+      this.#bulk = undefined;
+      this.#leftLsn = reader.endLsn;
+      await connection.end();
     }
-    return connectFailure(error, this.#options.subject) ?? error;
+    if (this.#ended) return;
+    await this.#startStream(maxLsn(this.#cut(fromLsn), nextLsn));
+  }
+
+  #refuse(reason: unknown): void {
+    this.#bulkRefused = true;
+    this.#options.onRefused(reason instanceof Error ? reason : new Error(String(reason)));
+  }
+
+  /** Ends what is delivered behind the last whole transaction, and tells where that is. */
+  #cut(fromLsn: Lsn): Lsn {
+    const { sink } = this.#options;
+    if (!sink.cut()) throw notCut();
+    this.#decoder.reset();
+    return maxLsn(sink.completeLsn, fromLsn);
+  }
+
+  async #measure(): Promise<void> {
+    const stream = this.#stream;
+    if (this.#measuring || stream === undefined || this.#bulk !== undefined) return;
+    this.#measuring = true;
+    try {
+      const { sink } = this.#options;
+      const hereLsn = maxLsn(sink.completeLsn, this.#appliedLsn);
+      if (!(await this.#isFarBehind(hereLsn)) || this.#ended || this.#standing || !sink.mayCut) return;
+      this.#stream = undefined;
+      await stream[Symbol.asyncDispose]();
+      const fromLsn = this.#cut(hereLsn);
+      if (!(await this.#startBulk(fromLsn))) await this.#startStream(fromLsn);
+    } catch (error) {
+      this.#rejectFailed(error);
+    } finally {
+      this.#measuring = false;
+    }
+  }
+
+  async #isFarBehind(lsn: Lsn): Promise<boolean> {
+    const { gear, version, control } = this.#options;
+    if (gear === "stream" || version < SLOT_COPY || this.#bulkRefused || lsn < this.#leftLsn) return false;
+    if (gear === "bulk") return true;
+    const [row] = await control.query("select pg_catalog.pg_current_wal_flush_lsn() as lsn");
+    return Number(parseLsn(row?.["lsn"] ?? "") - lsn) > FAR_BEHIND;
   }
 }
 
-function sourceEnded(subject: string): ErserverError {
-  return new ErserverError("ERS-204", "the source ended the stream: it is shutting down", {
-    subject,
-    remedy: "Nothing to do: it reconnects by itself when the server is back.",
-  });
+/** The part of a transaction that the target has can only be taken back with its session. */
+function notCut(): ErserverError {
+  return new ErserverError(
+    "ERS-204",
+    "the way of reading was to be changed in the middle of a transaction that is being written",
+    {
+      remedy: "Nothing to do: the pipeline is opened anew by itself.",
+    },
+  );
 }

@@ -8,13 +8,14 @@ import { type Paint, padEnd } from "./paint.ts";
 const STATE_PAINT = {
   copying: "warning",
   "catching-up": "warning",
+  "catching-up (bulk)": "warning",
   streaming: "good",
   offline: "bad",
   paused: "warning",
   stopped: "bad",
 } as const satisfies Record<PipelineState, keyof Paint>;
 
-const STATE_WIDTH = "catching-up".length;
+const STATE_WIDTH = "catching-up (bulk)".length;
 
 export function paintState(state: PipelineState, paint: Paint): string {
   return paint[STATE_PAINT[state]](state);

@@ -7,7 +7,14 @@ import type { BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { withoutCopied } from "./already-copied.ts";
 import { applyRefused } from "./apply-errors.ts";
-import { Flight, type FlightContext, type FlightOptions, lastOf, unexpected } from "./flight.ts";
+import {
+  Flight,
+  type FlightContext,
+  type FlightOptions,
+  lastOf,
+  type Outcome,
+  unexpected,
+} from "./flight.ts";
 import { type Move, Progress, SAVEPOINT } from "./progress.ts";
 import { replayGroup } from "./replay.ts";
 import { RowWriter } from "./row-writer.ts";
@@ -112,9 +119,9 @@ export class Applier {
     flight.release();
     await flight.sent;
     await this.#lookAhead(flight, next);
-    if (!(await flight.succeeded())) await this.#otherwise(flight);
+    const outcome = (await flight.succeeded()) ?? (await this.#otherwise(flight));
     this.#last = flight;
-    const committed = flight.group.ends ? this.#commit(flight) : undefined;
+    const committed = flight.group.ends ? this.#committed(flight, outcome) : undefined;
     // Its first bytes go right behind the COMMIT.
     (this.#ahead as { flight: Flight } | undefined)?.flight.release();
     return committed;
@@ -135,7 +142,7 @@ export class Applier {
       counts,
     });
     this.#last = undefined;
-    return this.#commitAt(lsn, 0, 0);
+    return this.#commit(lsn, 0, 0);
   }
 
   /** How far the target's WAL is durable. */
@@ -184,22 +191,24 @@ export class Applier {
   }
 
   /** What failed in the fastest way is done in another; the one behind it starts once more. */
-  async #otherwise(flight: Flight): Promise<void> {
+  async #otherwise(flight: Flight): Promise<Outcome | undefined> {
     const ahead = this.#ahead;
     await ahead?.flight.abandon();
     flight.counts.replays++;
     await this.#undo(flight.group);
-    if (!(flight.options.net && (await this.#inOrder(flight)))) await this.#replay(flight);
+    const outcome = flight.options.net ? await this.#inOrder(flight) : undefined;
+    if (outcome === undefined) await this.#replay(flight);
     if (ahead !== undefined) this.#ahead = { ...ahead, flight: this.#start(ahead.delivered, flight, true) };
+    return outcome;
   }
 
   /** What a set objects to may be its order alone, such as two rows that exchange a unique value. */
-  async #inOrder(flight: Flight): Promise<boolean> {
+  async #inOrder(flight: Flight): Promise<Outcome | undefined> {
     // A slice's savepoint is there still.
     const again = this.#fly({ ...flight.options, net: false, sliced: true }, false);
-    if (await again.succeeded()) return true;
-    await this.#undo(flight.group);
-    return false;
+    const outcome = await again.succeeded();
+    if (outcome === undefined) await this.#undo(flight.group);
+    return outcome;
   }
 
   async #undo(group: Group): Promise<void> {
@@ -242,35 +251,41 @@ export class Applier {
     );
   }
 
-  #commit({ group, toLsn, counts }: Flight): Promise<Applied> {
-    return this.#commitAt(toLsn, group.members.length, counts.rows);
+  async #committed({ group, toLsn, counts }: Flight, outcome: Outcome | undefined): Promise<Applied> {
+    const { length } = group.members;
+    return outcome?.committed === undefined
+      ? this.#commit(toLsn, length, counts.rows)
+      : this.#applied(outcome.result, outcome.committed, {
+          sourceLsn: toLsn,
+          transactions: length,
+          rows: counts.rows,
+        });
   }
 
-  async #commitAt(sourceLsn: Lsn, transactions: number, rows: number): Promise<Applied> {
+  async #commit(sourceLsn: Lsn, transactions: number, rows: number): Promise<Applied> {
     const batch = this.#progress.batch();
-    batch.bindExecute("commit", []);
-    batch.bindExecute("wal", []);
-    const result: BatchResult = await batch.send();
+    this.#progress.commit(batch);
+    const result = await batch.send();
     if (result.error !== undefined) throw applyRefused(result.error, undefined, undefined, "commit");
+    return this.#applied(result, 0, { sourceLsn, transactions, rows });
+  }
+
+  /** `at` is the index of the COMMIT. */
+  #applied(
+    { tags, rows }: BatchResult,
+    at: number,
+    what: Pick<Applied, "sourceLsn" | "transactions" | "rows">,
+  ): Applied {
     // A COMMIT of a failed transaction succeeds with this tag.
-    if (result.tags.get(0) !== "COMMIT") {
-      throw new ErserverError(
-        "ERS-602",
-        `the target answered COMMIT with ${result.tags.get(0) ?? "nothing"}`,
-        {
-          remedy: "Please report this; the position on the target is exact and nothing was lost.",
-        },
-      );
+    const tag = tags.get(at) ?? "nothing";
+    if (tag !== "COMMIT") {
+      throw new ErserverError("ERS-602", `the target answered COMMIT with ${tag}`, {
+        remedy: "Please report this; the position on the target is exact and nothing was lost.",
+      });
     }
-    this.#progressLsn = sourceLsn;
-    const [inserted, flushed] = result.rows.get(1)?.[0] ?? [];
-    return {
-      sourceLsn,
-      targetLsn: parseLsn(inserted ?? ""),
-      targetFlushedLsn: parseLsn(flushed ?? ""),
-      transactions,
-      rows,
-    };
+    this.#progressLsn = what.sourceLsn;
+    const [inserted, flushed] = rows.get(at + 1)?.[0] ?? [];
+    return { ...what, targetLsn: parseLsn(inserted ?? ""), targetFlushedLsn: parseLsn(flushed ?? "") };
   }
 }
 

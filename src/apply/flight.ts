@@ -42,6 +42,16 @@ export interface FlightOptions {
   readonly net: boolean;
 }
 
+/** What the target answered to a flight that went well. */
+export interface Outcome {
+  readonly result: BatchResult;
+  /** Index of the COMMIT in it, undefined when the transaction is still open. */
+  readonly committed: number | undefined;
+}
+
+/** As many changes are committed without waiting for the answer to them. */
+const FEW_CHANGES = 20;
+
 /** One group on its way to the target: all its statements, sent without waiting for answers. */
 export class Flight {
   readonly options: FlightOptions;
@@ -52,6 +62,8 @@ export class Flight {
   readonly #answer: Promise<BatchResult>;
   /** What each Execute must affect: rows, or -1 for any number. */
   readonly #expected: number[] = [];
+  /** COMMIT is among the statements. */
+  #commits = false;
 
   /** A batch that is held keeps it from being sent: see `release`. */
   constructor(context: FlightContext, options: FlightOptions, batch: Batch) {
@@ -95,13 +107,32 @@ export class Flight {
     await this.sent.catch(() => {});
   }
 
-  /** False when it must be done otherwise; the transaction is then to be rolled back to before the group. */
-  async succeeded(): Promise<boolean> {
+  /** Undefined when it must be done otherwise; the transaction is then to be rolled back to before the group. */
+  async succeeded(): Promise<Outcome | undefined> {
     const result = await this.#answer;
     if (result.error !== undefined && isPassing(result.error.code)) throw unexpected(result.error);
+    if (result.error !== undefined) return undefined;
+    if (!this.#expected.every((count, at) => count < 0 || result.affected[at] === count)) return undefined;
+    return { result, committed: this.#commits ? this.#expected.length : undefined };
+  }
+
+  /**
+   * A small group is committed in the same flight: its statements fail by themselves when they do not affect their row. For many
+   * rows that would cost more than the answer that need not be waited for.
+   */
+  #mayCommit(): boolean {
+    const { group, net } = this.options;
+    const { planOf } = this.#context;
     return (
-      result.error === undefined &&
-      this.#expected.every((count, at) => count < 0 || result.affected[at] === count)
+      group.begins &&
+      group.ends &&
+      !net &&
+      group.changes.length <= FEW_CHANGES &&
+      group.changes.every(
+        (change) =>
+          change instanceof RowChange &&
+          planOf(change.relation).target.columns.every((column) => column.identity !== "a"),
+      )
     );
   }
 
@@ -112,6 +143,7 @@ export class Flight {
     const { plan, planOf, progress } = this.#context;
     // Planned before the first byte is sent.
     await plan(group);
+    this.#commits = this.#mayCommit();
     const folded = net ? fold(group, planOf) : undefined;
     // Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is open
     // costs the server memory, and a look-up of every row version in all of them.
@@ -124,9 +156,14 @@ export class Flight {
     else await this.#writeFolded(folded);
     if (group.ends && !batch.failed) {
       const { endLsn, commitTime } = lastOf(group);
-      progress.write(batch, { fromLsn, lsn: endLsn, commitTime, transactions: group.members.length, counts });
+      progress.write(
+        batch,
+        { fromLsn, lsn: endLsn, commitTime, transactions: group.members.length, counts },
+        this.#commits,
+      );
       this.#expected.push(1);
     }
+    if (this.#commits && !batch.failed) progress.commit(batch);
     await batch.released();
     return { answer: batch.send() };
   }
@@ -158,7 +195,7 @@ export class Flight {
     const { rows, planOf } = this.#context;
     if (change instanceof RowChange) {
       const plan = planOf(change.relation);
-      if (!rows.row(this.#batch, plan, change)) throw columnsNotSent(plan, transaction);
+      if (!rows.row(this.#batch, plan, change, this.#commits)) throw columnsNotSent(plan, transaction);
       this.#expected.push(1);
       return;
     }

@@ -1,8 +1,13 @@
 import { formatLsn, type Lsn } from "../change/lsn.ts";
 import type { Batch } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
+import { ofOneRow } from "./statements.ts";
 
 export const SAVEPOINT = "erserver";
+
+const MOVE = `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
+      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
+    where pipeline = $1 and lsn = $8`;
 
 /** Prepared in the applier's session under these names. */
 const STATEMENTS = {
@@ -11,9 +16,9 @@ const STATEMENTS = {
   savepoint: `savepoint ${SAVEPOINT}`,
   release: `release savepoint ${SAVEPOINT}`,
   wal: "select pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()",
-  progress: `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
-      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
-    where pipeline = $1 and lsn = $8`,
+  progress: MOVE,
+  // Fails when there is another position: see ofOneRow.
+  "progress checked": ofOneRow({ sql: MOVE, types: [], parameters: [] }).sql,
 };
 
 /** A move of the pipeline's position on the target. */
@@ -52,9 +57,15 @@ export class Progress {
     this.#prepared = false;
   }
 
-  /** Must affect one row: the position moves from exactly where this session left it, and nobody else has moved it. */
-  write(batch: Batch, { fromLsn, lsn, commitTime, transactions, counts }: Move): void {
-    batch.bindExecute("progress", [
+  /** COMMIT, and where the target's WAL ends behind it. */
+  commit(batch: Batch): void {
+    batch.bindExecute("commit", []);
+    batch.bindExecute("wal", []);
+  }
+
+  /** Must affect one row, and fails by itself if it does not when `checked`: the position moves from exactly where this session left it, and nobody else has moved it. */
+  write(batch: Batch, { fromLsn, lsn, commitTime, transactions, counts }: Move, checked = false): void {
+    batch.bindExecute(checked ? "progress checked" : "progress", [
       this.#pipeline,
       formatLsn(lsn),
       commitTime === undefined ? null : new Date(commitTime / 1000).toISOString(),

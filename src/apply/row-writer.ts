@@ -6,6 +6,7 @@ import {
   deleteAllStatements,
   deleteStatement,
   insertStatement,
+  ofOneRow,
   keyAsJson,
   Parameters,
   rewriteStatement,
@@ -20,21 +21,28 @@ export class RowWriter {
   readonly cache = new StatementCache();
   readonly #encoder = new RowEncoder();
 
-  /** An UPDATE, INSERT or DELETE that must affect one row; false for an insert whose row was not sent whole. */
-  row(batch: Batch, plan: TablePlan, change: RowChange): boolean {
+  /**
+   * An UPDATE, INSERT or DELETE that must affect one row, and fails by itself if it does not when `checked`; false for an insert
+   * whose row was not sent whole.
+   */
+  row(batch: Batch, plan: TablePlan, change: RowChange, checked = false): boolean {
     const encoder = this.#encoder;
+    const write = (kind: string, text: () => StatementText): void =>
+      checked
+        ? this.#write(batch, plan, `${kind} checked`, () => ofOneRow(text()))
+        : this.#write(batch, plan, kind, text);
     encoder.load(change);
     switch (change.kind) {
       case "insert":
         if (encoder.newImage.incomplete && this.#sent(plan).length < plan.written.length) return false;
-        this.#write(batch, plan, "insert", () => insertStatement(plan));
+        write("insert", () => insertStatement(plan));
         break;
       case "delete":
-        this.#write(batch, plan, "delete", () => deleteStatement(plan));
+        write("delete", () => deleteStatement(plan));
         break;
       case "update": {
         const keyImage = keyImageOf(change);
-        this.#write(batch, plan, `update ${keyImage} ${encoder.unsentMask()}`, () =>
+        write(`update ${keyImage} ${encoder.unsentMask()}`, () =>
           updateStatement(plan, this.#sent(plan), keyImage),
         );
         break;

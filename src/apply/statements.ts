@@ -97,6 +97,14 @@ export function insertStatement(plan: TablePlan): StatementText {
 }
 
 /**
+ * The statement fails (22012, division_by_zero) when it affects no row, or more than one: so that COMMIT may follow without waiting
+ * for its count. Not for statements that begin with WITH.
+ */
+export function ofOneRow({ sql, ...rest }: StatementText): StatementText {
+  return { ...rest, sql: `with changed as (${sql} returning 1) select 1 / (count(*) = 1)::int from changed` };
+}
+
+/**
  * `sent` are the columns that the new row image holds (unchanged TOAST values are not sent). `keyImage` says where
  * the old key is: in the old image when the source sent one, else the key did not change and is in the new one.
  */

@@ -54,7 +54,7 @@ describe("a file that is right", () => {
       },
       capture: "auto",
       timeoutMs: 30_000,
-      apply: { conflict: "source-wins", group: { transactions: 1000, bytes: 4 * 2 ** 20 } },
+      apply: { conflict: "source-wins", group: { transactions: 10_000, bytes: 4 * 2 ** 20 } },
       copyJobs: 4,
       binary: "auto",
       logLevel: "info",

@@ -15,7 +15,7 @@ const STATE_PAINT = {
   stopped: "bad",
 } as const satisfies Record<PipelineState, keyof Paint>;
 
-const STATE_WIDTH = "catching-up (bulk)".length;
+const STATE_WIDTH = "catching-up".length;
 
 export function paintState(state: PipelineState, paint: Paint): string {
   return paint[STATE_PAINT[state]](state);

@@ -47,6 +47,11 @@ export class WireConnection {
     return this.#channel.lastReceivedAt;
   }
 
+  /** True while the server owes an answer. */
+  get busy(): boolean {
+    return this.#channel.busy;
+  }
+
   /** True while the server owes an answer and we read: silence then says something. */
   get listening(): boolean {
     return this.#channel.busy && !this.#channel.paused;

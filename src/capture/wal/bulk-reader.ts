@@ -7,12 +7,13 @@ import { quoteLiteral } from "../../quote/literal.ts";
 import { parseSlotName } from "../../quote/slot-name.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { copyPayloads } from "../../wire/copy-out.ts";
+import { heedNotices } from "./capture-errors.ts";
 import { type Bite, nextBite, type SlotPosition } from "./bites.ts";
 import { pgoutputOptions, type StreamContents } from "./pgoutput-options.ts";
 
 export interface BulkReaderOptions extends StreamContents {
-  /** An ordinary connection, which belongs to the reader from here on. */
-  readonly connection: WireConnection;
+  /** Opens an ordinary connection, which belongs to the reader from then on. */
+  readonly connect: () => Promise<WireConnection>;
   /** Transactions that commit before it are not wanted. */
   readonly startLsn: Lsn;
   readonly sink: ChangeSink;
@@ -33,38 +34,58 @@ const POLL_MS = 20;
 const COPY_HEADER_LENGTH = 19;
 const COPY_SIGNATURE = 0x50;
 
+/** A session, and its temporary slot, which stands behind the bite that it read last. */
+interface Reading {
+  readonly connection: WireConnection;
+  readonly slot: string;
+}
+
+/** A bite that the source is at work on. */
+interface Pending {
+  readonly reading: Reading;
+  /** Where it begins. */
+  readonly fromLsn: Lsn;
+  readonly bite: Pick<Bite, "wal" | "size">;
+  readonly rows: AsyncGenerator<Buffer, void, undefined>;
+  readonly first: Promise<IteratorResult<Buffer, void>>;
+}
+
 /**
  * Reads a backlog with the SQL function for it instead of a WAL sender, which makes one send() for each row. The pipeline's own slot
- * must not move before the target has the changes, so a temporary copy of it reads ahead; it goes with the connection.
+ * must not move before the target has the changes, so temporary copies of it read ahead; they go with their sessions.
+ *
+ * The function collects all of a bite before it gives the first row, and its slot stands behind the bite by then. So from that
+ * moment on a second session, with a copy of that slot, decodes the next bite while the first sends this one.
  * https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
  */
 export class BulkReader {
   readonly #options: BulkReaderOptions;
-  readonly #name: string;
+  readonly #connections: WireConnection[] = [];
   #left = false;
   #wake: (() => void) | undefined;
   #endLsn: Lsn = ZERO_LSN;
   #advancedLsn: Lsn;
 
-  private constructor(options: BulkReaderOptions, name: string) {
+  private constructor(options: BulkReaderOptions) {
     this.#options = options;
-    this.#name = name;
     this.#advancedLsn = options.startLsn;
   }
 
   /** Throws the server's error when it does not let us. */
   static async open(options: BulkReaderOptions): Promise<BulkReader> {
-    const { connection, slot, startLsn } = options;
-    const name = parseSlotName(`${slot.slice(0, 47)}_bulk_${randomBytes(4).toString("hex")}`);
-    const reader = new BulkReader(options, name);
-    // A bite takes as long as the target needs for it.
-    await connection.query("set statement_timeout = 0; set work_mem = '64MB'");
-    await connection.query(
-      `select pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(slot)}, ${quoteLiteral(name)}, true)`,
-    );
-    const { confirmedLsn } = await reader.#position();
-    if (confirmedLsn < startLsn) await reader.#advance(name, startLsn);
-    return reader;
+    const reader = new BulkReader(options);
+    try {
+      for (let session = 0; session < 2; session++) await reader.#connect();
+      return reader;
+    } catch (error) {
+      await reader.close();
+      throw error;
+    }
+  }
+
+  /** False when a connection broke. */
+  get alive(): boolean {
+    return this.#connections.every(({ alive }) => alive);
   }
 
   /** End of the source's WAL when it was last looked at. */
@@ -77,18 +98,41 @@ export class BulkReader {
    * the end of the last whole transaction.
    */
   async read(): Promise<Lsn> {
-    void this.#options.connection.closed.then(() => this.leave());
+    const { startLsn, always, sink, slot } = this.#options;
+    let here = await this.#copySlot(this.#connections[0] as WireConnection, slot);
+    if ((await this.#position(here.connection, here)).confirmedLsn < startLsn)
+      await this.#advance(here.connection, here.slot, startLsn);
+    let next: Pending | undefined;
     let last: Bite | undefined;
-    for (;;) {
-      const at = await this.#position();
-      const next = this.#next(at, last);
-      if (next === undefined) return at.confirmedLsn;
-      const upto = (at.confirmedLsn + BigInt(next.wal)) as Lsn;
-      if (next.wal === 0) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      else last = { ...next, data: await this.#bite(upto) };
-      if (this.#left) return ZERO_LSN;
-      await this.#moveSlot();
+    while (!this.#left) {
+      if (next === undefined) {
+        const at = await this.#position(here.connection, here);
+        this.#reached(at.confirmedLsn);
+        next = this.#start(here, at, last);
+        if (next === undefined) {
+          if (!always) return at.confirmedLsn;
+          await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+          continue;
+        }
+      } else this.#reached(next.fromLsn);
+      const current: Pending = next;
+      here = current.reading;
+      let ahead: Promise<Pending | undefined> | undefined;
+      let data = 0;
+      for (let row = await current.first; row.done !== true; row = await current.rows.next()) {
+        data += this.#decode(row.value);
+        if (data > 0 && ahead === undefined) {
+          ahead = this.#startAhead(current);
+          ahead.catch(() => {});
+        }
+        if (sink.full) await this.#room();
+        if (this.#left) return ZERO_LSN;
+      }
+      last = { ...current.bite, data };
+      next = await ahead;
+      await this.#moveSlot(here.connection);
     }
+    return ZERO_LSN;
   }
 
   /** Makes `read` end, if need be in the middle of a bite, whose rest is then lost to this reader. */
@@ -97,32 +141,81 @@ export class BulkReader {
     this.#wake?.();
   }
 
-  #next(at: SlotPosition, last: Bite | undefined): Pick<Bite, "wal" | "size"> | undefined {
-    if (!this.#options.always) return nextBite(at, last);
-    const wal = Number(at.endLsn - at.confirmedLsn);
-    return { wal, size: wal };
+  async close(): Promise<void> {
+    // In the middle of a bite there is nobody to say goodbye to.
+    await Promise.all(
+      this.#connections.map(async (connection) =>
+        connection.busy ? connection.destroy() : connection.end(),
+      ),
+    );
   }
 
-  /** Returns how many bytes of changes came. */
-  async #bite(upto: Lsn): Promise<number> {
-    const { connection, sink, decoder } = this.#options;
+  async #connect(): Promise<void> {
+    const connection = await this.#options.connect();
+    this.#connections.push(connection);
+    void connection.closed.then(() => this.leave());
+    heedNotices({ ...this.#options, connection });
+    // A bite takes as long as the target needs for it.
+    await connection.query("set statement_timeout = 0; set work_mem = '64MB'");
+  }
+
+  async #copySlot(connection: WireConnection, from: string): Promise<Reading> {
+    const slot = parseSlotName(`${this.#options.slot.slice(0, 47)}_bulk_${randomBytes(4).toString("hex")}`);
+    await connection.query(
+      `select pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(from)}, ${quoteLiteral(slot)}, true)`,
+    );
+    return { connection, slot };
+  }
+
+  /** Lets the other session begin with the bite behind `current`, whose slot is there already. */
+  async #startAhead(current: Pending): Promise<Pending | undefined> {
+    const connection = this.#connections.find((one) => one !== current.reading.connection) as WireConnection;
+    // The slot of the bite before.
+    await connection.query(
+      "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where temporary and active_pid = pg_catalog.pg_backend_pid()",
+    );
+    const at = await this.#position(connection, current.reading);
+    const last = { ...current.bite, data: current.bite.wal };
+    if (this.#bite(at, last) === undefined) return undefined;
+    return this.#start(await this.#copySlot(connection, current.reading.slot), at, last);
+  }
+
+  /** All that commits before it has been delivered. */
+  #reached(lsn: Lsn): void {
+    if (!this.#options.decoder.inTransaction) this.#options.sink.idle(lsn);
+  }
+
+  #start(reading: Reading, at: SlotPosition, last: Bite | undefined): Pending | undefined {
+    const bite = this.#bite(at, last);
+    if (bite === undefined) return undefined;
+    const upto = (at.confirmedLsn + BigInt(bite.wal)) as Lsn;
+    const options = pgoutputOptions(this.#options).flat().map(quoteLiteral).join(", ");
+    const copy = reading.connection.copyOut(
+      `copy (select data from pg_catalog.pg_logical_slot_get_binary_changes(${quoteLiteral(reading.slot)}, ${quoteLiteral(formatLsn(upto))}, null, ${options})) to stdout (format binary)`,
+    );
+    const rows = copy[Symbol.asyncIterator]();
+    const first = rows.next();
+    first.catch(() => {});
+    return { reading, fromLsn: at.confirmedLsn, bite, rows, first };
+  }
+
+  #bite(at: SlotPosition, last: Bite | undefined): Pick<Bite, "wal" | "size"> | undefined {
+    if (!this.#options.always) return nextBite(at, last);
+    const wal = Number(at.endLsn - at.confirmedLsn);
+    return wal === 0 ? undefined : { wal, size: wal };
+  }
+
+  /** Returns how many bytes of changes there were. */
+  #decode(run: Buffer): number {
+    const { decoder } = this.#options;
     let bytes = 0;
-    const row = (data: Buffer, frameStart: number, end: number): void => {
+    copyPayloads(run, (data, frameStart, end) => {
       const start = data[frameStart] === COPY_SIGNATURE ? frameStart + COPY_HEADER_LENGTH : frameStart;
       // One column, or the trailer.
       if (data.readInt16BE(start) !== 1) return;
       bytes += end - start;
       decoder.decode(data, start + 6, end);
-    };
-    const options = pgoutputOptions(this.#options).flat().map(quoteLiteral).join(", ");
-    const rows = connection.copyOut(
-      `copy (select data from pg_catalog.pg_logical_slot_get_binary_changes(${quoteLiteral(this.#name)}, ${quoteLiteral(formatLsn(upto))}, null, ${options})) to stdout (format binary)`,
-    );
-    for await (const run of rows) {
-      copyPayloads(run, row);
-      if (sink.full) await this.#room();
-      if (this.#left) break;
-    }
+    });
     return bytes;
   }
 
@@ -135,33 +228,31 @@ export class BulkReader {
     });
   }
 
-  async #position(): Promise<SlotPosition> {
-    const [result] = await this.#options.connection.query(
-      `select restart_lsn, confirmed_flush_lsn, pg_catalog.pg_current_wal_flush_lsn() from pg_catalog.pg_replication_slots where slot_name = ${quoteLiteral(this.#name)}`,
+  async #position(connection: WireConnection, { slot }: Reading): Promise<SlotPosition> {
+    const [result] = await connection.query(
+      `select restart_lsn, confirmed_flush_lsn, pg_catalog.pg_current_wal_flush_lsn() from pg_catalog.pg_replication_slots where slot_name = ${quoteLiteral(slot)}`,
     );
     const [restartLsn, confirmedLsn, endLsn] = (result?.rows[0] ?? []).map((text) => parseLsn(text ?? ""));
     if (restartLsn === undefined || confirmedLsn === undefined || endLsn === undefined) {
-      throw new ErserverError("ERS-502", `temporary replication slot "${this.#name}" is gone`, {
-        subject: this.#name,
+      throw new ErserverError("ERS-502", `temporary replication slot "${slot}" is gone`, {
+        subject: slot,
         remedy: "Nothing to do: the pipeline is opened anew by itself.",
       });
     }
     this.#endLsn = endLsn;
-    const { sink, decoder } = this.#options;
-    if (!decoder.inTransaction) sink.idle(confirmedLsn);
     return { restartLsn, confirmedLsn, endLsn };
   }
 
   /** Lets the source remove WAL. */
-  async #moveSlot(): Promise<void> {
+  async #moveSlot(connection: WireConnection): Promise<void> {
     const durable = this.#options.durableLsn();
     if (durable - this.#advancedLsn < ADVANCE_BYTES) return;
     this.#advancedLsn = durable;
-    await this.#advance(this.#options.slot, durable);
+    await this.#advance(connection, this.#options.slot, durable);
   }
 
-  async #advance(slot: string, lsn: Lsn): Promise<void> {
-    await this.#options.connection.query(
+  async #advance(connection: WireConnection, slot: string, lsn: Lsn): Promise<void> {
+    await connection.query(
       `select pg_catalog.pg_replication_slot_advance(${quoteLiteral(slot)}, ${quoteLiteral(formatLsn(lsn))})`,
     );
   }

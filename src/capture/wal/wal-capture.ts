@@ -6,7 +6,7 @@ import type { ControlSession } from "../../postgres/connect.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { FAR_BEHIND } from "./bites.ts";
 import { BulkReader } from "./bulk-reader.ts";
-import { captureFailure, heedNotices } from "./capture-errors.ts";
+import { captureFailure } from "./capture-errors.ts";
 import type { StreamContents } from "./pgoutput-options.ts";
 import { StreamReader } from "./stream-reader.ts";
 
@@ -53,9 +53,7 @@ export class WalCapture implements AsyncDisposable {
   readonly #failed: Promise<never>;
   #rejectFailed!: (error: unknown) => void;
   #stream: StreamReader | undefined;
-  #bulk:
-    | { readonly reader: BulkReader; readonly connection: WireConnection; readonly done: Promise<void> }
-    | undefined;
+  #bulk: { readonly reader: BulkReader; readonly done: Promise<void> } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #measuring = false;
   #bulkRefused = false;
@@ -113,7 +111,7 @@ export class WalCapture implements AsyncDisposable {
     clearInterval(this.#timer);
     const bulk = this.#bulk;
     bulk?.reader.leave();
-    bulk?.connection.destroy();
+    await bulk?.reader.close();
     await bulk?.done;
     await this.#stream?.[Symbol.asyncDispose]();
   }
@@ -140,44 +138,38 @@ export class WalCapture implements AsyncDisposable {
 
   /** False when the source does not let us. */
   async #startBulk(fromLsn: Lsn): Promise<boolean> {
-    const { connect, gear } = this.#options;
-    const connection = await connect.bulk();
     let reader: BulkReader;
     try {
-      heedNotices({ ...this.#options, connection });
       reader = await BulkReader.open({
         ...this.#options,
-        connection,
+        connect: this.#options.connect.bulk,
         startLsn: fromLsn,
         decoder: this.#decoder,
-        always: gear === "bulk",
+        always: this.#options.gear === "bulk",
         durableLsn: () => this.#flushedLsn,
       });
     } catch (error) {
-      connection.destroy();
       this.#refuse(error);
       return false;
     }
-    const done = this.#readBulk(reader, connection, fromLsn).catch((error: unknown) =>
-      this.#rejectFailed(error),
-    );
-    this.#bulk = { reader, connection, done };
+    const done = this.#readBulk(reader, fromLsn).catch((error: unknown) => this.#rejectFailed(error));
+    this.#bulk = { reader, done };
     this.#options.onGear("bulk");
     return true;
   }
 
-  async #readBulk(reader: BulkReader, connection: WireConnection, fromLsn: Lsn): Promise<void> {
+  async #readBulk(reader: BulkReader, fromLsn: Lsn): Promise<void> {
     let nextLsn: Lsn = ZERO_LSN;
     try {
       nextLsn = await reader.read();
     } catch (error) {
       if (this.#ended) return;
-      if (!connection.alive) throw captureFailure(error, this.#options);
+      if (!reader.alive) throw captureFailure(error, this.#options);
       this.#refuse(error);
     } finally {
       this.#bulk = undefined;
       this.#leftLsn = reader.endLsn;
-      await connection.end();
+      await reader.close();
     }
     if (this.#ended) return;
     await this.#startStream(maxLsn(this.#cut(fromLsn), nextLsn));

@@ -42,8 +42,12 @@ export interface Config {
   readonly apply: {
     readonly conflict: "source-wins" | "stop";
     readonly write: "auto" | "rows" | "sets";
-    /** Upper bounds of a group of transactions that become one target transaction. */
-    readonly group: { readonly transactions: number; readonly bytes: number };
+    /** `transaction`: each source transaction is a target transaction; `group`: several may become one. */
+    readonly mode: "group" | "transaction";
+    /** Upper bounds of a group of transactions that become one target transaction; how long it may gather, in milliseconds. */
+    readonly group: { readonly transactions: number; readonly bytes: number; readonly delayMs: number };
+    /** A transaction is applied when it is so old, in milliseconds. */
+    readonly delayMs: number;
   };
   /** Tables copied at the same time. */
   readonly copyJobs: number;

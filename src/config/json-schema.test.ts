@@ -14,7 +14,7 @@ test("every key is described", () => expect(keysWithoutDescription(configJsonSch
 test("known keys are found through mappings, lists and alternatives", () => {
   const schema = configJsonSchema();
   expect(knownKeys(schema, [])).toContain("targets");
-  expect(knownKeys(schema, ["apply", "group"])).toEqual(["transactions", "bytes"]);
+  expect(knownKeys(schema, ["apply", "group"])).toEqual(["transactions", "bytes", "delay"]);
   expect(knownKeys(schema, ["tables", "include", 3])).toEqual(["table", "columns", "where"]);
   expect(knownKeys(schema, ["targets"])).toBeUndefined();
 });

@@ -54,7 +54,12 @@ describe("a file that is right", () => {
       },
       capture: "auto",
       timeoutMs: 30_000,
-      apply: { conflict: "source-wins", group: { transactions: 10_000, bytes: 4 * 2 ** 20 } },
+      apply: {
+        conflict: "source-wins",
+        mode: "group",
+        delayMs: 0,
+        group: { transactions: 10_000, bytes: 4 * 2 ** 20, delayMs: 0 },
+      },
       copyJobs: 4,
       binary: "auto",
       logLevel: "info",

@@ -129,6 +129,7 @@ function assemble(
     publish_via_partition_root: publishViaPartitionRoot,
     missing_column: missingColumn,
   } = file.tables;
+  const { transactions, bytes, delay: delayMs } = file.apply.group;
   return {
     path,
     source,
@@ -142,7 +143,13 @@ function assemble(
     capture: file.capture,
     gear: file.gear,
     timeoutMs: file.timeout,
-    apply: file.apply,
+    apply: {
+      conflict: file.apply.conflict,
+      write: file.apply.write,
+      mode: file.apply.mode,
+      group: { transactions, bytes, delayMs },
+      delayMs: file.apply.delay,
+    },
     copyJobs: file.copy.jobs,
     binary: file.binary,
     logLevel: file.log.level,

@@ -143,6 +143,17 @@ export const configSchema = z
           .describe(
             "`rows`: a statement for each change, in the source's order. `sets`: the net changes of a group, with a statement for many rows. `auto`: whichever suits the group.",
           ),
+        mode: z
+          .enum(["group", "transaction"])
+          .default("group")
+          .describe(
+            "`group`: several source transactions may become one target transaction. `transaction`: each is one of its own, for triggers on the target that depend on it; slower.",
+          ),
+        delay: duration(0, 30 * DAY)
+          .prefault("0s")
+          .describe(
+            "Keep the target so far behind: a transaction is applied when its commit is that long ago. The source keeps the WAL meanwhile. Units as in `timeout`.",
+          ),
         group: z
           .strictObject({
             transactions: z
@@ -154,6 +165,11 @@ export const configSchema = z
             bytes: size(64 * 1024, GB)
               .prefault("4MB")
               .describe("Most bytes of changes in a group. Units as in PostgreSQL: `kB`, `MB`, `GB`."),
+            delay: duration(0, 60_000)
+              .prefault("0s")
+              .describe(
+                "How long a group may gather before it is written; 0 writes what there is. Units as in `timeout`.",
+              ),
           })
           .prefault({})
           .describe(

@@ -64,8 +64,10 @@ export async function follow(
   let flow: Flow | undefined;
   const transport = new MemoryTransport({
     capacityBytes: CAPACITY_BYTES,
-    groupTransactions: config.apply.group.transactions,
+    groupTransactions: config.apply.mode === "transaction" ? 1 : config.apply.group.transactions,
     groupBytes: config.apply.group.bytes,
+    groupDelayMs: config.apply.group.delayMs,
+    delayMs: config.apply.delayMs,
     untilLsn: options.untilLsn,
   });
   // The source may not have noticed that our last connection is dead, and the slot is taken until it has.
@@ -93,7 +95,8 @@ export async function follow(
     binary,
     sink: transport,
     timeoutMs: config.timeoutMs,
-    gear: config.gear,
+    // What waits for its time would keep a bite's snapshot.
+    gear: config.apply.delayMs > 0 ? "stream" : config.gear,
     onGear: () => flow?.gearChanged(),
     onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });

@@ -29,9 +29,17 @@ function transport(options: Partial<MemoryTransportOptions> = {}): MemoryTranspo
   });
 }
 
+/** The transactions of the next group, whenever it comes. */
+async function groupOf(carrier: MemoryTransport): Promise<number[]> {
+  for (;;) {
+    const delivery = await carrier.take(10_000);
+    if (delivery?.kind === "group") return delivery.group.members.map(({ transaction: { xid } }) => xid);
+  }
+}
+
 /** A whole transaction with changes of these sizes. */
-function send(to: MemoryTransport, commit: number, sizes: readonly number[]): Change[] {
-  const one = transaction(commit);
+function send(to: MemoryTransport, commit: number, sizes: readonly number[], commitTime = 0): Change[] {
+  const one = { ...transaction(commit), commitTime };
   const changes = sizes.map(change);
   to.begin(one);
   for (const each of changes) to.change(each);
@@ -160,6 +168,45 @@ describe("groups", () => {
     send(carrier, 30, [1]);
     expect(await carrier.takeAhead(Promise.reject(new Error("failed")))).toBeUndefined();
     expect(shape(await carrier.take(0))).toMatchObject({ members: [[30, 1]] });
+  });
+
+  test("a group gathers for its time, and no longer position passes it meanwhile", async () => {
+    const carrier = transport({ groupDelayMs: 60 });
+    send(carrier, 10, [1]);
+    carrier.idle(lsn(15));
+    expect(await carrier.take(0)).toBeUndefined();
+    send(carrier, 20, [1]);
+    expect(await groupOf(carrier)).toEqual([10, 20]);
+    expect(await carrier.take(0)).toMatchObject({ kind: "idle" });
+  });
+
+  test("whoever holds does not wait for a group to gather", async () => {
+    const carrier = transport({ groupDelayMs: 3_600_000 });
+    send(carrier, 10, [1]);
+    send(carrier, 20, [1]);
+    expect(shape(await carrier.take(0, lsn(20)))).toMatchObject({ members: [[10, 1]] });
+    expect(await carrier.take(0, lsn(20))).toEqual({ kind: "held", lsn: 20n });
+  });
+
+  test("a transaction is held back until its commit is old enough, and those behind it", async () => {
+    const carrier = transport({ delayMs: 3_600_000 });
+    const hourAgo = (Date.now() - 3_600_000) * 1000;
+    send(carrier, 10, [1], hourAgo - 1_000_000);
+    send(carrier, 20, [1], hourAgo + 60_000_000);
+    send(carrier, 30, [1], hourAgo + 60_000_000);
+    carrier.idle(lsn(40));
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[10, 1]] });
+    expect(await carrier.take(0)).toBeUndefined();
+    expect(await carrier.take(0, lsn(30))).toBeUndefined();
+    expect(await carrier.takeAhead(Promise.resolve())).toBeUndefined();
+    expect(await carrier.take(0, lsn(20))).toEqual({ kind: "held", lsn: 20n });
+  });
+
+  test("what is held back comes when it is due, without news", async () => {
+    const carrier = transport({ delayMs: 80 });
+    send(carrier, 10, [1], Date.now() * 1000);
+    expect(await carrier.take(0)).toBeUndefined();
+    expect(await groupOf(carrier)).toEqual([10]);
   });
 
   test("a group may be wished larger than the capacity: an open transaction never fills it for good", async () => {

@@ -10,6 +10,10 @@ export interface MemoryTransportOptions {
   /** A group closes when it has this many transactions or bytes. */
   readonly groupTransactions: number;
   readonly groupBytes: number;
+  /** A group may gather for so long, in milliseconds, before it is taken. */
+  readonly groupDelayMs?: number;
+  /** Deliver a transaction only when its commit is so long ago, in milliseconds. */
+  readonly delayMs?: number;
   /** Deliver only transactions that commit before it, then `end`. */
   readonly untilLsn?: Lsn | undefined;
 }
@@ -30,6 +34,8 @@ export class MemoryTransport implements ChangeSink {
   #changes: Change[] = [];
   #members: GroupMember[] = [];
   #groupBytes = 0;
+  /** performance.now() when the group got its first member. */
+  #groupSinceMs = 0;
   /** The transaction that has begun and not committed. */
   #open: Change[] = [];
   #openBytes = 0;
@@ -129,6 +135,7 @@ export class MemoryTransport implements ChangeSink {
       this.#idleLsn = transaction.endLsn;
       this.#idleCommitTime = transaction.commitTime;
     } else {
+      if (this.#members.length === 0) this.#groupSinceMs = performance.now();
       if (this.#changes.length === 0) this.#changes = this.#open;
       else for (const change of this.#open) this.#changes.push(change);
       this.#members.push({ transaction, end: this.#changes.length });
@@ -162,8 +169,20 @@ export class MemoryTransport implements ChangeSink {
     if (holdLsn === undefined) this.#deliveredHoldLsn = undefined;
     const now = this.#next(holdLsn);
     if (now !== undefined) return now;
-    await this.sleep(waitMs);
+    // Whatever comes meanwhile, what waits for its time may be due before.
+    await this.sleep(Math.min(waitMs, this.#dueInMs()));
     return this.#next(holdLsn);
+  }
+
+  /** Until what is here may be delivered for its age. */
+  #dueInMs(): number {
+    const { groupDelayMs = 0, delayMs = 0 } = this.#options;
+    const first = this.#ready[0]?.members[0] ?? this.#members[0];
+    if (first === undefined) return Number.POSITIVE_INFINITY;
+    const ageMs = Date.now() - first.transaction.commitTime / 1000;
+    const gatheredMs = performance.now() - this.#groupSinceMs;
+    const gathers = this.#ready.length === 0 ? groupDelayMs - gatheredMs : 0;
+    return Math.max(1, Math.ceil(gathers), delayMs === 0 ? 0 : Math.ceil(delayMs - ageMs));
   }
 
   /**
@@ -178,7 +197,7 @@ export class MemoryTransport implements ChangeSink {
       await Promise.race([signal.catch(() => {}), ready]);
       this.#wakeAhead = undefined;
     }
-    const group = this.#ready.shift();
+    const group = this.#ready.length === 0 ? undefined : this.#takeGroup(undefined);
     return group === undefined ? undefined : this.#given(group);
   }
 
@@ -246,7 +265,9 @@ export class MemoryTransport implements ChangeSink {
       this.#deliveredHoldLsn = holdLsn;
       return { kind: "held", lsn: holdLsn };
     }
-    if (this.#idleLsn > this.#deliveredIdleLsn && this.#openTransaction === undefined) {
+    // What waits for its time comes before.
+    const nothing = this.#ready.length === 0 && this.#members.length === 0;
+    if (nothing && this.#idleLsn > this.#deliveredIdleLsn && this.#openTransaction === undefined) {
       this.#deliveredIdleLsn = this.#idleLsn;
       return { kind: "idle", lsn: this.#idleLsn, commitTime: this.#idleCommitTime };
     }
@@ -260,11 +281,18 @@ export class MemoryTransport implements ChangeSink {
   }
 
   #takeGroup(holdLsn: Lsn | undefined): Group | undefined {
-    if (this.#ready.length === 0) this.#closeGroup();
+    const { groupDelayMs = 0, delayMs = 0 } = this.#options;
+    const gathers = performance.now() - this.#groupSinceMs < groupDelayMs;
+    if (this.#ready.length === 0 && (!gathers || this.#atEnd || holdLsn !== undefined)) this.#closeGroup();
     const group = this.#ready[0];
     if (group === undefined) return undefined;
-    if (holdLsn === undefined) return this.#ready.shift();
-    const cut = group.members.findIndex(({ transaction }) => transaction.commitLsn >= holdLsn);
+    if (holdLsn === undefined && delayMs === 0) return this.#ready.shift();
+    // What has begun goes on.
+    const latest = group.begins && delayMs > 0 ? (Date.now() - delayMs) * 1000 : Number.POSITIVE_INFINITY;
+    const cut = group.members.findIndex(
+      ({ transaction }) =>
+        (holdLsn !== undefined && transaction.commitLsn >= holdLsn) || transaction.commitTime > latest,
+    );
     if (cut === 0) return undefined;
     if (cut < 0) return this.#ready.shift();
     const [before, behind] = splitGroup(group, cut);
@@ -274,10 +302,10 @@ export class MemoryTransport implements ChangeSink {
 
   /** Everything that commits before `lsn` has been taken. */
   #reached(lsn: Lsn): boolean {
+    const next = this.#ready[0]?.members[0];
+    if (next !== undefined) return next.transaction.commitLsn >= lsn;
     return (
-      this.#ready.length > 0 ||
-      this.#idleLsn >= lsn ||
-      (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn)
+      this.#idleLsn >= lsn || (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn)
     );
   }
 

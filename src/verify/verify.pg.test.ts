@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { startReplication, testLog } from "../../test/support/pipeline-context.ts";
+import { startReplication, testLog, THERE } from "../../test/support/pipeline-context.ts";
 import { until } from "../../test/support/wait.ts";
 import { dropPipeline } from "../pipeline/drop.ts";
 import { initPipeline } from "../pipeline/init.ts";
@@ -136,7 +136,7 @@ describe("verify", () => {
     await replication.caughtUp();
     expect(await syncTarget(options)).toMatchObject({ waitedForOther: true });
     const [streaming] = await readStatus(config);
-    expect(streaming).toMatchObject({ state: "streaming", running: true });
+    expect(streaming).toMatchObject({ state: THERE, running: true });
     await expect(dropPipeline(options)).rejects.toMatchObject({ code: "ERS-508" });
     await replication.running.stop();
     expect((await dropPipeline(options)).dropped).toHaveLength(5);

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { formatLsn, type Lsn } from "../../src/change/lsn.ts";
 import { freshDatabase, sharedCluster } from "../support/clusters.ts";
 import { expectEqualTables } from "../support/compare.ts";
-import { caughtUp, runPipeline, startReplication, testConfig } from "../support/pipeline-context.ts";
+import { caughtUp, runPipeline, startReplication, testConfig, THERE } from "../support/pipeline-context.ts";
 import { startProxy } from "../support/proxy.ts";
 import { until } from "../support/wait.ts";
 
@@ -158,9 +158,7 @@ describe("whole transactions in commit order", () => {
       await replication.expectEqual();
       const [progress] = await target.query("select transactions, conflicts, replays from erserver.progress");
       expect(progress).toEqual({ transactions: "50000", conflicts: "0", replays: "0" });
-      // Reading in bulk never counts as being there.
-      const there = process.env["ERSERVER_TEST_GEAR"] === "bulk" ? "catching-up (bulk)" : "streaming";
-      await until(() => replication.running.pipeline.status.state === there, { what: `the state ${there}` });
+      await until(() => replication.running.pipeline.status.state === THERE, { what: `the state ${THERE}` });
     },
   );
 });

@@ -22,6 +22,9 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
   };
 }
 
+/** The state of a pipeline that has everything: who is made to read in bulk never counts as being there. */
+export const THERE = process.env["ERSERVER_TEST_GEAR"] === "bulk" ? "catching-up (bulk)" : "streaming";
+
 /** Silent, unless a test is to be looked at: ERSERVER_TEST_LOG=debug. */
 export function testLog(): Logger {
   const level = process.env["ERSERVER_TEST_LOG"];

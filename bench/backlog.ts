@@ -112,18 +112,20 @@ export async function preparePgbench(pair: Pair, scale: number): Promise<void> {
 
 const COMMIT_EVERY = 1000;
 
+export const TPCB: Scenario = scenarioOf({
+  name: "backlog-tpcb",
+  about: `200,000 TPC-B transactions of pgbench, scale ${TPCB_SCALE}`,
+  unit: "transactions",
+  work: (size) => perClient(size) * TPCB_CLIENTS,
+  prepare: (pair, size) => preparePgbench(pair, size(TPCB_SCALE)),
+  generate: async (pair, size) => {
+    const load = ["-n", "-c", String(TPCB_CLIENTS), "-j", "2", "--random-seed=1"];
+    await pgbench(pair.source.cluster, [...load, "-t", String(perClient(size))], { durable: false });
+  },
+});
+
 export const BACKLOGS: readonly Scenario[] = [
-  scenarioOf({
-    name: "backlog-tpcb",
-    about: `200,000 TPC-B transactions of pgbench, scale ${TPCB_SCALE}`,
-    unit: "transactions",
-    work: (size) => perClient(size) * TPCB_CLIENTS,
-    prepare: (pair, size) => preparePgbench(pair, size(TPCB_SCALE)),
-    generate: async (pair, size) => {
-      const load = ["-n", "-c", String(TPCB_CLIENTS), "-j", "2", "--random-seed=1"];
-      await pgbench(pair.source.cluster, [...load, "-t", String(perClient(size))], { durable: false });
-    },
-  }),
+  TPCB,
   eventBacklog({
     name: "backlog-insert",
     about: "2,000 transactions that insert 1,000 rows each",

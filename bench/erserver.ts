@@ -24,15 +24,17 @@ export class ErserverFollower implements Follower {
     this.#folder = folder;
   }
 
-  /** @param cli the main.js to run. */
-  static async create(pair: Pair, cli: string): Promise<ErserverFollower> {
+  /** @param cli the main.js to run. @param sourcePort where it finds the source. */
+  static async create(pair: Pair, cli: string, sourcePort: number): Promise<ErserverFollower> {
     if (!existsSync(cli)) throw new Error(`there is no erserver in ${cli}: npm run build makes it`);
     const folder = await mkdtemp(path.join(tmpdir(), "erserver-bench-"));
     const follower = new ErserverFollower(pair, cli, folder);
     process.once("exit", follower.#destroyNow);
+    const source = new URL(pair.source.cluster.url());
+    source.port = String(sourcePort);
     await writeFile(
       follower.#config,
-      `source: ${pair.source.cluster.url()}\ntargets:\n  bench: ${pair.target.cluster.url()}\n`,
+      `source: ${source.href}\ntargets:\n  bench: ${pair.target.cluster.url()}\n`,
     );
     return follower;
   }

@@ -1,6 +1,6 @@
 /** Measures erserver and native logical replication side by side: docs/benchmarks.md says what and how. */
 import path from "node:path";
-import { BACKLOGS } from "./backlog.ts";
+import { BACKLOGS, TPCB } from "./backlog.ts";
 import { COPY } from "./copy.ts";
 import { ErserverFollower } from "./erserver.ts";
 import type { Follower } from "./follower.ts";
@@ -12,8 +12,19 @@ import { findPgbench } from "./pgbench.ts";
 import { type Contender, type Metrics, type Summary, jsonLine, medians, ratioOf, table } from "./report.ts";
 import type { Scenario } from "./scenario.ts";
 import { type Pair, startPair } from "./servers.ts";
+import { Link } from "./wan.ts";
 
-const SCENARIOS: readonly Scenario[] = [...BACKLOGS, COPY, LAG, OVERHEAD];
+const WAN_DELAY_MS = 50;
+
+/** The same with a long line between the source and the rest. */
+const throughWan = (scenario: Scenario): Scenario => ({
+  ...scenario,
+  name: `wan-${scenario.name}`,
+  about: `${scenario.about}, the source ${WAN_DELAY_MS} ms away`,
+  delayMs: WAN_DELAY_MS,
+});
+
+const SCENARIOS: readonly Scenario[] = [...BACKLOGS, COPY, LAG, OVERHEAD, ...[TPCB, LAG].map(throughWan)];
 
 const HELP = `npm run bench -- <scenario>… [options]
 
@@ -68,7 +79,10 @@ async function measure(scenario: Scenario, options: BenchOptions): Promise<Summa
 
 async function runOnce(scenario: Scenario, contender: Contender, options: BenchOptions): Promise<Metrics> {
   await using pair = await startPair(options.major);
-  await using follower = await createFollower(contender, pair, options);
+  using link =
+    scenario.delayMs === undefined ? undefined : await Link.start(pair.source.cluster.port, scenario.delayMs);
+  const sourcePort = link?.port ?? pair.source.cluster.port;
+  await using follower = await createFollower(contender, { pair, sourcePort }, options);
   return await scenario.run({
     pair,
     follower,
@@ -78,11 +92,13 @@ async function runOnce(scenario: Scenario, contender: Contender, options: BenchO
 
 async function createFollower(
   contender: Contender,
-  pair: Pair,
+  { pair, sourcePort }: { pair: Pair; sourcePort: number },
   { cli }: BenchOptions,
 ): Promise<Follower | undefined> {
   if (contender === "none") return undefined;
-  return contender === "native" ? new NativeFollower(pair) : ErserverFollower.create(pair, path.resolve(cli));
+  return contender === "native"
+    ? new NativeFollower(pair, sourcePort)
+    : ErserverFollower.create(pair, path.resolve(cli), sourcePort);
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {

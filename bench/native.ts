@@ -7,10 +7,13 @@ const STATES = { copied: ["f", "s", "r"], ready: ["r"] };
 /** PostgreSQL's own logical replication, in the fastest form that the major has. */
 export class NativeFollower implements Follower {
   readonly #pair: Pair;
+  readonly #sourcePort: number;
   #created = false;
 
-  constructor(pair: Pair) {
+  /** @param sourcePort where it finds the source. */
+  constructor(pair: Pair, sourcePort: number) {
     this.#pair = pair;
+    this.#sourcePort = sourcePort;
   }
 
   async start(): Promise<void> {
@@ -22,7 +25,7 @@ export class NativeFollower implements Follower {
     const streaming = target.cluster.major >= 16 ? ", streaming = parallel" : "";
     await source.session.query("CREATE PUBLICATION bench FOR ALL TABLES");
     await target.session.query(
-      `CREATE SUBSCRIPTION bench CONNECTION 'host=127.0.0.1 port=${source.cluster.port} user=${source.cluster.user} dbname=postgres'
+      `CREATE SUBSCRIPTION bench CONNECTION 'host=127.0.0.1 port=${this.#sourcePort} user=${source.cluster.user} dbname=postgres'
        PUBLICATION bench WITH (binary = true${streaming})`,
     );
     this.#created = true;

@@ -11,6 +11,8 @@ export interface Scenario {
   /** What the rate counts. */
   readonly unit: string;
   readonly contenders: readonly Contender[];
+  /** Between the source and whoever follows it, in milliseconds each way. */
+  readonly delayMs?: number;
   run(bench: Bench): Promise<Metrics>;
 }
 

@@ -5,6 +5,7 @@ import { ErserverError } from "../../errors/erserver-error.ts";
 import type { PgoutputDecoder } from "../../pgoutput/decoder.ts";
 import { quoteLiteral } from "../../quote/literal.ts";
 import { parseSlotName } from "../../quote/slot-name.ts";
+import type { TextRow } from "../../wire/backend.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { copyPayloads } from "../../wire/copy-out.ts";
 import { heedNotices } from "./capture-errors.ts";
@@ -75,7 +76,7 @@ export class BulkReader {
   static async open(options: BulkReaderOptions): Promise<BulkReader> {
     const reader = new BulkReader(options);
     try {
-      for (let session = 0; session < 2; session++) await reader.#connect();
+      await Promise.all([reader.#connect(), reader.#connect()]);
       return reader;
     } catch (error) {
       await reader.close();
@@ -99,19 +100,21 @@ export class BulkReader {
    */
   async read(): Promise<Lsn> {
     const { startLsn, always, sink, slot } = this.#options;
-    let here = await this.#copySlot(this.#connections[0] as WireConnection, slot);
-    if ((await this.#position(here.connection, here)).confirmedLsn < startLsn)
+    let { here, at } = await this.#copySlot(this.#connections[0] as WireConnection, slot);
+    if (at.confirmedLsn < startLsn) {
       await this.#advance(here.connection, here.slot, startLsn);
+      at = await this.#position(here);
+    }
     let next: Pending | undefined;
     let last: Bite | undefined;
     while (!this.#left) {
       if (next === undefined) {
-        const at = await this.#position(here.connection, here);
         this.#reached(at.confirmedLsn);
         next = this.#start(here, at, last);
         if (next === undefined) {
           if (!always) return at.confirmedLsn;
           await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+          at = await this.#position(here);
           continue;
         }
       } else this.#reached(next.fromLsn);
@@ -131,6 +134,7 @@ export class BulkReader {
       last = { ...current.bite, data };
       next = await ahead;
       await this.#moveSlot(here.connection);
+      if (next === undefined) at = await this.#position(here);
     }
     return ZERO_LSN;
   }
@@ -159,25 +163,25 @@ export class BulkReader {
     await connection.query("set statement_timeout = 0; set work_mem = '64MB'");
   }
 
-  async #copySlot(connection: WireConnection, from: string): Promise<Reading> {
+  /**
+   * Gives the session a copy of a slot, instead of the one that it had, and tells where that stands. In one message: the
+   * source may be far away.
+   */
+  async #copySlot(connection: WireConnection, from: string): Promise<{ here: Reading; at: SlotPosition }> {
     const slot = parseSlotName(`${this.#options.slot.slice(0, 47)}_bulk_${randomBytes(4).toString("hex")}`);
-    await connection.query(
-      `select pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(from)}, ${quoteLiteral(slot)}, true)`,
+    const results = await connection.query(
+      `select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where temporary and active_pid = pg_catalog.pg_backend_pid();
+       select pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(from)}, ${quoteLiteral(slot)}, true);
+       ${positionOf(slot)}`,
     );
-    return { connection, slot };
+    return { here: { connection, slot }, at: this.#read(slot, results.at(-1)?.rows[0]) };
   }
 
   /** Lets the other session begin with the bite behind `current`, whose slot is there already. */
   async #startAhead(current: Pending): Promise<Pending | undefined> {
     const connection = this.#connections.find((one) => one !== current.reading.connection) as WireConnection;
-    // The slot of the bite before.
-    await connection.query(
-      "select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where temporary and active_pid = pg_catalog.pg_backend_pid()",
-    );
-    const at = await this.#position(connection, current.reading);
-    const last = { ...current.bite, data: current.bite.wal };
-    if (this.#bite(at, last) === undefined) return undefined;
-    return this.#start(await this.#copySlot(connection, current.reading.slot), at, last);
+    const { here, at } = await this.#copySlot(connection, current.reading.slot);
+    return this.#start(here, at, { ...current.bite, data: current.bite.wal });
   }
 
   /** All that commits before it has been delivered. */
@@ -228,11 +232,13 @@ export class BulkReader {
     });
   }
 
-  async #position(connection: WireConnection, { slot }: Reading): Promise<SlotPosition> {
-    const [result] = await connection.query(
-      `select restart_lsn, confirmed_flush_lsn, pg_catalog.pg_current_wal_flush_lsn() from pg_catalog.pg_replication_slots where slot_name = ${quoteLiteral(slot)}`,
-    );
-    const [restartLsn, confirmedLsn, endLsn] = (result?.rows[0] ?? []).map((text) => parseLsn(text ?? ""));
+  async #position({ connection, slot }: Reading): Promise<SlotPosition> {
+    const [result] = await connection.query(positionOf(slot));
+    return this.#read(slot, result?.rows[0]);
+  }
+
+  #read(slot: string, row: TextRow | undefined): SlotPosition {
+    const [restartLsn, confirmedLsn, endLsn] = (row ?? []).map((text) => parseLsn(text ?? ""));
     if (restartLsn === undefined || confirmedLsn === undefined || endLsn === undefined) {
       throw new ErserverError("ERS-502", `temporary replication slot "${slot}" is gone`, {
         subject: slot,
@@ -257,3 +263,6 @@ export class BulkReader {
     );
   }
 }
+
+const positionOf = (slot: string): string =>
+  `select restart_lsn, confirmed_flush_lsn, pg_catalog.pg_current_wal_flush_lsn() from pg_catalog.pg_replication_slots where slot_name = ${quoteLiteral(slot)}`;

@@ -115,6 +115,37 @@ describe("a socket taken over from pg", () => {
     expect(result.tags.get(4)).toBe("TRUNCATE TABLE");
   });
 
+  test("a batch that is held goes out when it is released, behind what was sent meanwhile", async () => {
+    const connection = await connect();
+    await connection.query("create temp table t (a int)");
+    const held = connection.batch().hold();
+    held.parse("", "select count(*) from t", []);
+    held.bindExecute("", []);
+    await held.flush();
+    const sending = held.released().then(() => held.send());
+    const other = connection.batch();
+    other.parse("", "insert into t values (1)", []);
+    other.bindExecute("", []);
+    expect((await other.send()).affected).toEqual([1]);
+    held.release();
+    expect((await sending).rows.get(0)).toEqual([["1"]]);
+  });
+
+  test("a batch that is abandoned is not sent, also in part, and others go on", async () => {
+    const connection = await connect();
+    await connection.query("create temp table t (a int)");
+    const held = connection.batch().hold();
+    held.parse("", "insert into t values (1)", []);
+    held.bindExecute("", []);
+    await held.flush();
+    held.abandon();
+    await held.released();
+    await held.flush();
+    expect(held.failed).toBe(true);
+    await expect(held.send()).rejects.toThrow("abandoned");
+    expect(await one(connection, "select count(*) from t")).toBe("0");
+  });
+
   test("a batch that fails in the middle says where, and nothing of it stays", async () => {
     const connection = await connect();
     await connection.query("create temp table t (a int primary key)");

@@ -57,7 +57,7 @@ export class WalCapture implements AsyncDisposable {
   #timer: NodeJS.Timeout | undefined;
   #measuring = false;
   #bulkRefused = false;
-  /** End of the WAL when the bulk gear was left: it is not tried again before that is reached. */
+  /** End of the WAL when the bulk gear was left as of no more use: it is not tried again before that is reached. */
   #leftLsn: Lsn = ZERO_LSN;
   #standing = false;
   #ended = false;
@@ -168,7 +168,7 @@ export class WalCapture implements AsyncDisposable {
       this.#refuse(error);
     } finally {
       this.#bulk = undefined;
-      this.#leftLsn = reader.endLsn;
+      if (!this.#standing) this.#leftLsn = reader.endLsn;
       await reader.close();
     }
     if (this.#ended) return;

@@ -8,6 +8,7 @@ import { LAG } from "./lag.ts";
 import { NativeFollower } from "./native.ts";
 import { type BenchOptions, DEFAULTS, UsageError, parseOptions } from "./options.ts";
 import { OVERHEAD } from "./overhead.ts";
+import { LAG_PEAK, SOAK_RATE } from "./peak.ts";
 import { findPgbench } from "./pgbench.ts";
 import { type Contender, type Metrics, type Summary, jsonLine, medians, ratioOf, table } from "./report.ts";
 import type { Scenario } from "./scenario.ts";
@@ -24,12 +25,20 @@ const throughWan = (scenario: Scenario): Scenario => ({
   delayMs: WAN_DELAY_MS,
 });
 
-const SCENARIOS: readonly Scenario[] = [...BACKLOGS, COPY, LAG, OVERHEAD, ...[TPCB, LAG].map(throughWan)];
+const SCENARIOS: readonly Scenario[] = [
+  ...BACKLOGS,
+  COPY,
+  LAG,
+  OVERHEAD,
+  ...[TPCB, LAG].map(throughWan),
+  LAG_PEAK,
+  SOAK_RATE,
+];
 
 const HELP = `npm run bench -- <scenario>… [options]
 
 scenarios
-${SCENARIOS.map(({ name, about }) => `  ${name.padEnd(15)} ${about}`).join("\n")}
+${SCENARIOS.map(({ name, about }) => `  ${name.padEnd(16)} ${about}`).join("\n")}
   all             each of them
 
 options

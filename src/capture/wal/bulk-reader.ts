@@ -62,6 +62,8 @@ interface Pending {
 export class BulkReader {
   readonly #options: BulkReaderOptions;
   readonly #connections: WireConnection[] = [];
+  /** The first slot. */
+  #begin!: { readonly here: Reading; readonly at: SlotPosition };
   #left = false;
   #wake: (() => void) | undefined;
   #endLsn: Lsn = ZERO_LSN;
@@ -77,6 +79,8 @@ export class BulkReader {
     const reader = new BulkReader(options);
     try {
       await Promise.all([reader.#connect(), reader.#connect()]);
+      const [first] = reader.#connections as [WireConnection, WireConnection];
+      reader.#begin = await reader.#copySlot(first, options.slot);
       return reader;
     } catch (error) {
       await reader.close();
@@ -99,8 +103,8 @@ export class BulkReader {
    * the end of the last whole transaction.
    */
   async read(): Promise<Lsn> {
-    const { startLsn, always, sink, slot } = this.#options;
-    let { here, at } = await this.#copySlot(this.#connections[0] as WireConnection, slot);
+    const { startLsn, always, sink } = this.#options;
+    let { here, at } = this.#begin;
     if (at.confirmedLsn < startLsn) {
       await this.#advance(here.connection, here.slot, startLsn);
       at = await this.#position(here);

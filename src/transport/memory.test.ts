@@ -147,6 +147,23 @@ describe("groups", () => {
     expect(carrier.heldBytes).toBe(held);
   });
 
+  test("a large transaction that is complete is not in the way, however much of it has been taken", async () => {
+    const carrier = transport({ groupBytes: 1000 });
+    send(carrier, 10, [400, 400, 400, 400, 400]);
+    expect(shape(await carrier.take(0))).toEqual({ members: [[10, 2]], begins: true, ends: false });
+    carrier.begin(transaction(20));
+    carrier.change(change(400));
+    expect(carrier.midTransaction).toBe(true);
+    expect(carrier.cut()).toBe(true);
+    expect(shape(await carrier.take(0))).toEqual({ members: [[10, 2]], begins: false, ends: false });
+    expect(shape(await carrier.take(0))).toEqual({ members: [[10, 1]], begins: false, ends: true });
+    expect(await carrier.take(0)).toBeUndefined();
+    carrier.begin(transaction(20));
+    for (let i = 0; i < 3; i++) carrier.change(change(400));
+    expect(shape(await carrier.take(0))).toMatchObject({ members: [[20, 2]], begins: true, ends: false });
+    expect(carrier.cut()).toBe(false);
+  });
+
   test("forgetting what is open lets a capture that waits go on", async () => {
     const carrier = transport({ capacityBytes: 1000, groupBytes: 1000 });
     carrier.begin(transaction(20));

@@ -77,12 +77,12 @@ export class MemoryTransport implements ChangeSink {
   }
 
   get mayCut(): boolean {
-    return !this.#midTransaction;
+    // A first slice that is still here has all others behind it.
+    return !this.#openSliced || this.#ready.some((group) => group.begins && !group.ends);
   }
 
   cut(): boolean {
     if (!this.mayCut) return false;
-    // Slices that nobody has taken; only the transaction that is open has no end.
     while (this.#ready.at(-1)?.ends === false) this.#heldBytes -= this.#ready.pop()?.size ?? 0;
     this.#heldBytes -= this.#openBytes;
     this.#resetOpen();
@@ -130,6 +130,7 @@ export class MemoryTransport implements ChangeSink {
       this.#openTransaction = transaction;
       this.#cutSlice(true);
       this.#openTransaction = undefined;
+      this.#openSliced = false;
     } else if (this.#open.length === 0) {
       // Before 15 the source also sends transactions that changed nothing of ours: news of a position, not work.
       this.#idleLsn = transaction.endLsn;

@@ -47,6 +47,24 @@ describe.runIf(copiesSlots)("the bulk gear", () => {
     );
   });
 
+  test("ends in the middle of large transactions that are still being written", async () => {
+    await using replication = await startReplication({
+      schema: SCHEMA,
+      config: "gear: auto\napply: { group: { bytes: 64kB } }",
+    });
+    await replication.caughtUp();
+    await replication.running.stop();
+    for (let from = 0; from < 6; from++) {
+      await replication.source.query(
+        `insert into t select ${from} * 60000 + i, repeat(md5(i::text), 6) from generate_series(1, 60000) i`,
+      );
+    }
+    await replication.restart();
+    await replication.expectEqual();
+    expect(statesOf(replication)).toContain("catching-up (bulk)");
+    expect(statesOf(replication)).not.toContain("offline");
+  });
+
   test("a target that is paused in the middle keeps no snapshot of the source, and goes on where it was", async () => {
     await using replication = await startReplication({ schema: SCHEMA, config: "gear: auto" });
     await replication.caughtUp();

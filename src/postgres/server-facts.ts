@@ -19,13 +19,17 @@ export interface SourceFacts extends ServerFacts {
   readonly mayReplicate: boolean;
 }
 
+const SERVER_FACTS = `pg_catalog.current_setting('server_version_num') as version, pg_catalog.current_setting('server_version') as version_text,
+  pg_catalog.current_database() as database, current_user::text as "user",
+  (select rolsuper::text from pg_catalog.pg_roles where rolname = current_user) as superuser,
+  pg_catalog.pg_is_in_recovery()::text as recovery`;
+
 export async function readServerFacts(session: ControlSession): Promise<ServerFacts> {
-  const [row] = await session.query(
-    `select pg_catalog.current_setting('server_version_num') as version, pg_catalog.current_setting('server_version') as version_text,
-       pg_catalog.current_database() as database, current_user::text as "user",
-       (select rolsuper::text from pg_catalog.pg_roles where rolname = current_user) as superuser,
-       pg_catalog.pg_is_in_recovery()::text as recovery`,
-  );
+  const [row] = await session.query(`select ${SERVER_FACTS}`);
+  return serverFacts(row);
+}
+
+function serverFacts(row: Record<string, string | null> | undefined): ServerFacts {
   return {
     version: Number(row?.["version"]),
     versionText: row?.["version_text"] ?? "",
@@ -37,13 +41,13 @@ export async function readServerFacts(session: ControlSession): Promise<ServerFa
 }
 
 export async function readSourceFacts(session: ControlSession): Promise<SourceFacts> {
-  const facts = await readServerFacts(session);
   const [row] = await session.query(
-    `select (select system_identifier::text from pg_catalog.pg_control_system()) as system, pg_catalog.current_setting('wal_level') as wal_level,
+    `select ${SERVER_FACTS}, (select system_identifier::text from pg_catalog.pg_control_system()) as system,
+       pg_catalog.current_setting('wal_level') as wal_level,
        (select (rolreplication or rolsuper)::text from pg_catalog.pg_roles where rolname = current_user) as replication`,
   );
   return {
-    ...facts,
+    ...serverFacts(row),
     systemIdentifier: row?.["system"] ?? "",
     walLevel: row?.["wal_level"] ?? "",
     mayReplicate: row?.["replication"] === "true",

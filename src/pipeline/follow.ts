@@ -1,5 +1,5 @@
 import { Applier, type Applied } from "../apply/applier.ts";
-import { WalCapture } from "../capture/wal/wal-capture.ts";
+import { type Gear, WalCapture } from "../capture/wal/wal-capture.ts";
 import type { Delivery, Group } from "../change/group.ts";
 import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
@@ -76,10 +76,19 @@ export async function follow(
     [open.slot, [...context.ownBackends.source]],
   );
   const { source: ownBackends } = context.ownBackends;
+  let newest: WireConnection | undefined;
   const own = async (connecting: Promise<WireConnection>): Promise<WireConnection> => {
-    const connection = await connecting;
-    ownBackends.add(connection.backendPid);
-    return connection;
+    newest = await connecting;
+    ownBackends.add(newest.backendPid);
+    return newest;
+  };
+  const gearChanged = (gear: Gear): void => {
+    if (gear === "stream" && newest !== undefined) {
+      // Whatever an earlier session of ours still held, the slot is free of it.
+      ownBackends.clear();
+      ownBackends.add(newest.backendPid);
+    }
+    flow?.gearChanged();
   };
   await using capture = await WalCapture.start({
     connect: {
@@ -97,7 +106,7 @@ export async function follow(
     timeoutMs: config.timeoutMs,
     // What waits for its time would keep a bite's snapshot.
     gear: config.apply.delayMs > 0 ? "stream" : config.gear,
-    onGear: () => flow?.gearChanged(),
+    onGear: gearChanged,
     onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });
   const planner = await Planner.open(context, open, binary);

@@ -1,5 +1,4 @@
 import { type Lsn, maxLsn, parseLsn, ZERO_LSN } from "../../change/lsn.ts";
-import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { PgoutputDecoder } from "../../pgoutput/decoder.ts";
 import type { ControlSession } from "../../postgres/connect.ts";
@@ -7,12 +6,11 @@ import type { WireConnection } from "../../wire/connection.ts";
 import { FAR_BEHIND } from "./bites.ts";
 import { BulkReader } from "./bulk-reader.ts";
 import { captureFailure } from "./capture-errors.ts";
-import type { StreamContents } from "./pgoutput-options.ts";
-import { StreamReader } from "./stream-reader.ts";
+import { StreamReader, type StreamReaderOptions } from "./stream-reader.ts";
 
 export type Gear = "stream" | "bulk";
 
-export interface WalCaptureOptions extends StreamContents {
+export interface WalCaptureOptions extends Omit<StreamReaderOptions, "connection" | "positions" | "decoder"> {
   readonly connect: {
     /** A replication connection. */
     readonly stream: () => Promise<WireConnection>;
@@ -23,13 +21,6 @@ export interface WalCaptureOptions extends StreamContents {
   readonly control: ControlSession;
   /** Of the source, as server_version_num. */
   readonly version: number;
-  /** `role@host:port/database`, for errors. */
-  readonly subject: string;
-  /** Transactions that end at or before it are not wanted: the target has them. */
-  readonly startLsn: Lsn;
-  readonly sink: ChangeSink;
-  /** Longest silence of the source, in milliseconds. */
-  readonly timeoutMs: number;
   /** `auto`: bulk while far behind. */
   readonly gear: Gear | "auto";
   readonly onGear: (gear: Gear) => void;
@@ -151,6 +142,10 @@ export class WalCapture implements AsyncDisposable {
     } catch (error) {
       this.#refuse(error);
       return false;
+    }
+    if (this.#ended) {
+      await reader.close();
+      return true;
     }
     const done = this.#readBulk(reader, fromLsn).catch((error: unknown) => this.#rejectFailed(error));
     this.#bulk = { reader, done };

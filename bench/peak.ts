@@ -38,6 +38,14 @@ async function lagNow(pair: Pair, follower: Follower): Promise<number> {
   return performance.now() - start;
 }
 
+/** pgbench's tables, followed and in step. */
+async function followPgbench(bench: Bench): Promise<Follower> {
+  const follower = followerOf(bench);
+  await preparePgbench(bench.pair, bench.size(SCALE));
+  await establish(bench.pair, follower);
+  return follower;
+}
+
 /** The largest rate that was followed, in transactions per second. */
 async function search({ pair, size }: Bench, follower: Follower): Promise<number> {
   const seconds = size(SECONDS);
@@ -62,13 +70,10 @@ export const LAG_PEAK: Scenario = {
   unit: "transactions",
   contenders: ["ours", "native"],
   run: async (bench) => {
-    const { pair, size } = bench;
-    const follower = followerOf(bench);
-    await preparePgbench(pair, size(SCALE));
-    await establish(pair, follower);
+    const follower = await followPgbench(bench);
     const tps = await search(bench, follower);
     const peak = memory(follower);
-    await compare(pair);
+    await compare(bench.pair);
     return { tps, ...peak };
   },
 };
@@ -80,9 +85,7 @@ export const SOAK_RATE: Scenario = {
   contenders: ["ours", "native"],
   run: async (bench) => {
     const { pair, size } = bench;
-    const follower = followerOf(bench);
-    await preparePgbench(pair, size(SCALE));
-    await establish(pair, follower);
+    const follower = await followPgbench(bench);
     const rate = SOAK_SHARE * (await load(pair, size(PROBE_SECONDS)));
     await lagNow(pair, follower);
 

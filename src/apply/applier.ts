@@ -3,7 +3,7 @@ import type { Group } from "../change/group.ts";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { BatchResult } from "../wire/batch.ts";
+import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { withoutCopied } from "./already-copied.ts";
 import { applyRefused } from "./apply-errors.ts";
@@ -123,8 +123,12 @@ export class Applier {
     this.#last = flight;
     const committed = flight.group.ends ? this.#committed(flight, outcome) : undefined;
     // Its first bytes go right behind the COMMIT.
-    (this.#ahead as { flight: Flight } | undefined)?.flight.release();
+    this.#releaseAhead();
     return committed;
+  }
+
+  #releaseAhead(): void {
+    this.#ahead?.flight.release();
   }
 
   /** Moves the position over WAL that holds nothing for us. */
@@ -234,7 +238,7 @@ export class Applier {
     await this.#move(this.#progress.batch(), move);
   }
 
-  async #move(batch: ReturnType<Progress["batch"]>, move: Move): Promise<void> {
+  async #move(batch: Batch, move: Move): Promise<void> {
     this.#progress.write(batch, move);
     const result = await batch.send();
     if (result.error !== undefined) throw unexpected(result.error);

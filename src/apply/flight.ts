@@ -11,7 +11,7 @@ import { type Folded, fold } from "./fold.ts";
 import type { Progress } from "./progress.ts";
 import type { RowWriter } from "./row-writer.ts";
 import { FLUSH_BYTES, type SetWriter } from "./set-writer.ts";
-import type { TablePlan } from "./table-plan.ts";
+import { hasAlwaysIdentity, type TablePlan } from "./table-plan.ts";
 
 /** What the flights of one session share. */
 export interface FlightContext {
@@ -129,9 +129,7 @@ export class Flight {
       !net &&
       group.changes.length <= FEW_CHANGES &&
       group.changes.every(
-        (change) =>
-          change instanceof RowChange &&
-          planOf(change.relation).target.columns.every((column) => column.identity !== "a"),
+        (change) => change instanceof RowChange && !hasAlwaysIdentity(planOf(change.relation)),
       )
     );
   }

@@ -11,7 +11,7 @@ import type { Batch, BatchResult } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { applyRefused, columnsNotSent, partTruncated, transactionLabel } from "./apply-errors.ts";
 import type { RowWriter } from "./row-writer.ts";
-import type { TablePlan } from "./table-plan.ts";
+import { hasAlwaysIdentity, type TablePlan } from "./table-plan.ts";
 
 export interface Replay {
   readonly connection: WireConnection;
@@ -97,7 +97,7 @@ async function replayRow(
     await conflict(replay, plan, change, transaction, "delete_missing", "nothing to delete");
     return true;
   }
-  if (plan.target.columns.some((column) => column.identity === "a")) {
+  if (hasAlwaysIdentity(plan)) {
     const rewritten = await step(replay, (batch) => writer.rewrite(batch, plan, change));
     if (rewritten.error !== undefined) throw await refused(replay, plan, change, transaction, rewritten);
     if (rewritten.affected[1] === 1) return false;

@@ -28,6 +28,11 @@ export interface TablePlan {
   readonly sharedBy: number;
 }
 
+/** UPDATE cannot set an identity column that is ALWAYS generated. */
+export function hasAlwaysIdentity({ target }: TablePlan): boolean {
+  return target.columns.some((column) => column.identity === "a");
+}
+
 export type SourceType = Pick<CatalogColumn, "typeName" | "baseType" | "typeModifier">;
 
 export interface PlanInput {

@@ -120,9 +120,12 @@ export async function createTemporarySlot(
   slot: string,
   purpose: "copy" | "verify",
 ): Promise<ExportedSnapshot> {
-  // A name that was never used: the source may still keep the slot of a session that it does not know to be dead.
-  const name = parseSlotName(`${slot.slice(0, 47)}_${purpose}_${randomBytes(4).toString("hex")}`);
-  return createSlot(connection, name, { temporary: true });
+  return createSlot(connection, temporarySlotName(slot, purpose), { temporary: true });
+}
+
+/** A name that was never used: the source may still keep the slot of a session that it does not know to be dead. */
+export function temporarySlotName(slot: string, purpose: "copy" | "verify" | "bulk"): SlotName {
+  return parseSlotName(`${slot.slice(0, 47)}_${purpose}_${randomBytes(4).toString("hex")}`);
 }
 
 /** Drops the slot; true when there was one. A slot that is in use fails with ERS-507. */

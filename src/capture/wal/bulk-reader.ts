@@ -1,10 +1,9 @@
-import { randomBytes } from "node:crypto";
 import { formatLsn, type Lsn, parseLsn, ZERO_LSN } from "../../change/lsn.ts";
 import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import type { PgoutputDecoder } from "../../pgoutput/decoder.ts";
+import { temporarySlotName } from "../../postgres/slots.ts";
 import { quoteLiteral } from "../../quote/literal.ts";
-import { parseSlotName } from "../../quote/slot-name.ts";
 import type { TextRow } from "../../wire/backend.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { copyPayloads } from "../../wire/copy-out.ts";
@@ -172,7 +171,7 @@ export class BulkReader {
    * source may be far away.
    */
   async #copySlot(connection: WireConnection, from: string): Promise<{ here: Reading; at: SlotPosition }> {
-    const slot = parseSlotName(`${this.#options.slot.slice(0, 47)}_bulk_${randomBytes(4).toString("hex")}`);
+    const slot = temporarySlotName(this.#options.slot, "bulk");
     const results = await connection.query(
       `select pg_catalog.pg_drop_replication_slot(slot_name) from pg_catalog.pg_replication_slots where temporary and active_pid = pg_catalog.pg_backend_pid();
        select pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(from)}, ${quoteLiteral(slot)}, true);

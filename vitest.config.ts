@@ -9,8 +9,8 @@ function pair(
   sourceMajor: string,
   targetMajor: string,
   include = ["{src,test}/**/*.pg.test.ts"],
-  // How changes are written and read where a test does not say: see `apply.write` and `gear`.
-  { write = "auto", gear = "auto" } = {},
+  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers` and `gear`.
+  { write = "auto", gear = "auto", workers }: { write?: string; gear?: string; workers?: string } = {},
 ): TestProjectInlineConfiguration {
   return {
     extends: true,
@@ -25,19 +25,22 @@ function pair(
         ERSERVER_TEST_TARGET: targetMajor,
         ERSERVER_TEST_WRITE: write,
         ERSERVER_TEST_GEAR: gear,
+        ...(workers === undefined ? {} : { ERSERVER_TEST_WORKERS: workers }),
       },
     },
   };
 }
 
 /** In a pair of the matrix. */
-const forced = {
-  write: process.env["ERSERVER_TEST_WRITE"],
-  gear: process.env["ERSERVER_TEST_GEAR"],
-};
+const forced = Object.fromEntries(
+  (["write", "gear", "workers"] as const).flatMap((name) => {
+    const value = process.env[`ERSERVER_TEST_${name.toUpperCase()}`];
+    return value === undefined ? [] : [[name, value]];
+  }),
+);
 
 /** Transactions of every kind; not what commands say about the state. */
-const BULK = [
+const TRANSACTIONS = [
   "test/replication/!(commands).pg.test.ts",
   "test/values/{every-type,random-tables}.pg.test.ts",
   "src/{pipeline,verify}/**/*.pg.test.ts",
@@ -76,7 +79,8 @@ export default defineConfig({
             unit,
             pair("pg-15", "15", "15"),
             pair("pg-18", "18", "18", undefined, { write: "sets" }),
-            pair("bulk", "15", "15", BULK, { gear: "bulk" }),
+            pair("bulk", "15", "15", TRANSACTIONS, { gear: "bulk" }),
+            pair("parallel", "15", "15", TRANSACTIONS, { write: "sets", workers: "4" }),
             // What needs one server alone has met both by then.
             pair(
               "mixed-15-18",

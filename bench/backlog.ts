@@ -124,20 +124,22 @@ export const TPCB: Scenario = scenarioOf({
   },
 });
 
+export const INSERT: Scenario = eventBacklog({
+  name: "backlog-insert",
+  about: "2,000 transactions that insert 1,000 rows each",
+  first: 0,
+  rows: 2_000_000,
+  generate: (size) => `DO $$ BEGIN
+    FOR low IN 1 .. ${size(2_000_000)} BY ${COMMIT_EVERY} LOOP
+      ${events("low", `least(low + ${COMMIT_EVERY - 1}, ${size(2_000_000)})`)};
+      COMMIT;
+    END LOOP;
+  END $$`,
+});
+
 export const BACKLOGS: readonly Scenario[] = [
   TPCB,
-  eventBacklog({
-    name: "backlog-insert",
-    about: "2,000 transactions that insert 1,000 rows each",
-    first: 0,
-    rows: 2_000_000,
-    generate: (size) => `DO $$ BEGIN
-      FOR low IN 1 .. ${size(2_000_000)} BY ${COMMIT_EVERY} LOOP
-        ${events("low", `least(low + ${COMMIT_EVERY - 1}, ${size(2_000_000)})`)};
-        COMMIT;
-      END LOOP;
-    END $$`,
-  }),
+  INSERT,
   eventBacklog({
     name: "insert-1tx",
     about: "one transaction that inserts 2,000,000 rows",

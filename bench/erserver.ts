@@ -24,17 +24,23 @@ export class ErserverFollower implements Follower {
     this.#folder = folder;
   }
 
-  /** @param cli the main.js to run. @param sourcePort where it finds the source. */
-  static async create(pair: Pair, cli: string, sourcePort: number): Promise<ErserverFollower> {
+  /** @param cli the main.js to run. @param ports where it finds the servers. @param yaml more of its configuration. */
+  static async create(
+    pair: Pair,
+    { cli, ports, yaml }: { cli: string; ports: { source: number; target: number }; yaml: string },
+  ): Promise<ErserverFollower> {
     if (!existsSync(cli)) throw new Error(`there is no erserver in ${cli}: npm run build makes it`);
     const folder = await mkdtemp(path.join(tmpdir(), "erserver-bench-"));
     const follower = new ErserverFollower(pair, cli, folder);
     process.once("exit", follower.#destroyNow);
-    const source = new URL(pair.source.cluster.url());
-    source.port = String(sourcePort);
+    const url = (side: "source" | "target"): string => {
+      const server = new URL(pair[side].cluster.url());
+      server.port = String(ports[side]);
+      return server.href;
+    };
     await writeFile(
       follower.#config,
-      `source: ${source.href}\ntargets:\n  bench: ${pair.target.cluster.url()}\n`,
+      `source: ${url("source")}\ntargets:\n  bench: ${url("target")}\n${yaml}\n`,
     );
     return follower;
   }

@@ -1,6 +1,6 @@
 /** Measures erserver and native logical replication side by side: docs/benchmarks.md says what and how. */
 import path from "node:path";
-import { BACKLOGS, TPCB } from "./backlog.ts";
+import { BACKLOGS, INSERT, TPCB } from "./backlog.ts";
 import { COPY } from "./copy.ts";
 import { ErserverFollower } from "./erserver.ts";
 import type { Follower } from "./follower.ts";
@@ -17,12 +17,12 @@ import { Link } from "./wan.ts";
 
 const WAN_DELAY_MS = 50;
 
-/** The same with a long line between the source and the rest. */
-const throughWan = (scenario: Scenario): Scenario => ({
+/** The same with a long line between one of them and whoever replicates. */
+const throughWan = (scenario: Scenario, side: "source" | "target"): Scenario => ({
   ...scenario,
-  name: `wan-${scenario.name}`,
-  about: `${scenario.about}, the source ${WAN_DELAY_MS} ms away`,
-  delayMs: WAN_DELAY_MS,
+  name: `wan-${side === "target" ? "target-" : ""}${scenario.name}`,
+  about: `${scenario.about}, the ${side} ${WAN_DELAY_MS} ms away`,
+  far: { side, delayMs: WAN_DELAY_MS },
 });
 
 const SCENARIOS: readonly Scenario[] = [
@@ -30,7 +30,9 @@ const SCENARIOS: readonly Scenario[] = [
   COPY,
   LAG,
   OVERHEAD,
-  ...[TPCB, LAG].map(throughWan),
+  ...(["source", "target"] as const).flatMap((side) =>
+    [TPCB, INSERT, LAG].map((scenario) => throughWan(scenario, side)),
+  ),
   LAG_PEAK,
   SOAK_RATE,
 ];
@@ -48,6 +50,7 @@ options
   --scale X       factor of all sizes and times; 0.01 for a quick look (default ${DEFAULTS.scale})
   --only SIDE     measure ours or native alone
   --cli FILE      the erserver to measure (default ${DEFAULTS.cli})
+  --yaml TEXT     more of its configuration, such as 'apply: { workers: 4 }'
 `;
 
 async function main(): Promise<void> {
@@ -88,10 +91,15 @@ async function measure(scenario: Scenario, options: BenchOptions): Promise<Summa
 
 async function runOnce(scenario: Scenario, contender: Contender, options: BenchOptions): Promise<Metrics> {
   await using pair = await startPair(options.major);
+  const ports = { source: pair.source.cluster.port, target: pair.target.cluster.port };
+  // A subscriber is beside the target: its line is the one to the source.
+  const side = contender === "native" ? "source" : scenario.far?.side;
   using link =
-    scenario.delayMs === undefined ? undefined : await Link.start(pair.source.cluster.port, scenario.delayMs);
-  const sourcePort = link?.port ?? pair.source.cluster.port;
-  await using follower = await createFollower(contender, { pair, sourcePort }, options);
+    side === undefined || scenario.far === undefined
+      ? undefined
+      : await Link.start(ports[side], scenario.far.delayMs);
+  if (side !== undefined && link !== undefined) ports[side] = link.port;
+  await using follower = await createFollower(contender, { pair, ports }, options);
   return await scenario.run({
     pair,
     follower,
@@ -101,13 +109,13 @@ async function runOnce(scenario: Scenario, contender: Contender, options: BenchO
 
 async function createFollower(
   contender: Contender,
-  { pair, sourcePort }: { pair: Pair; sourcePort: number },
-  { cli }: BenchOptions,
+  { pair, ports }: { pair: Pair; ports: { source: number; target: number } },
+  { cli, yaml }: BenchOptions,
 ): Promise<Follower | undefined> {
   if (contender === "none") return undefined;
   return contender === "native"
-    ? new NativeFollower(pair, sourcePort)
-    : ErserverFollower.create(pair, path.resolve(cli), sourcePort);
+    ? new NativeFollower(pair, ports.source)
+    : ErserverFollower.create(pair, { cli: path.resolve(cli), ports, yaml });
 }
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {

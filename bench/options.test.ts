@@ -13,11 +13,14 @@ describe("the command line of the benchmark", () => {
       scale: 1,
       only: undefined,
       cli: "dist/cli/main.js",
+      yaml: "",
     });
   });
 
   test("takes every option, before and after the scenario", () => {
-    const argv = "--rounds 5 --pg=18 lag --json --scale 0.01 --only ours --cli old/main.js".split(" ");
+    const argv = "--rounds 5 --pg=18 lag --json --scale 0.01 --only ours --cli old/main.js"
+      .split(" ")
+      .concat("--yaml", "gear: stream");
     expect(parseOptions(argv, NAMES)).toEqual({
       scenarios: ["lag"],
       rounds: 5,
@@ -26,6 +29,7 @@ describe("the command line of the benchmark", () => {
       scale: 0.01,
       only: "ours",
       cli: "old/main.js",
+      yaml: "gear: stream",
     });
   });
 

@@ -14,6 +14,8 @@ export interface BenchOptions {
   readonly only: "ours" | "native" | undefined;
   /** The erserver to measure: its main.js. */
   readonly cli: string;
+  /** More of its configuration, as YAML. */
+  readonly yaml: string;
 }
 
 /** The command line is wrong; the message is for whoever wrote it. */
@@ -21,7 +23,7 @@ export class UsageError extends Error {
   override readonly name = "UsageError";
 }
 
-export const DEFAULTS = { rounds: 3, major: 15, scale: 1, cli: "dist/cli/main.js" } as const;
+export const DEFAULTS = { rounds: 3, major: 15, scale: 1, cli: "dist/cli/main.js", yaml: "" } as const;
 
 /**
  * Reads the command line; undefined when it asks for help.
@@ -43,6 +45,7 @@ export function parseOptions(argv: readonly string[], names: readonly string[]):
     scale: parseNumber("--scale", values.scale, { least: 0.0001, most: 100, whole: false }) ?? DEFAULTS.scale,
     only,
     cli: values.cli ?? DEFAULTS.cli,
+    yaml: values.yaml ?? DEFAULTS.yaml,
   };
 }
 
@@ -58,6 +61,7 @@ function readArguments(argv: readonly string[]) {
         scale: { type: "string" },
         only: { type: "string" },
         cli: { type: "string" },
+        yaml: { type: "string" },
         help: { type: "boolean", short: "h" },
       },
     });

@@ -11,8 +11,8 @@ export interface Scenario {
   /** What the rate counts. */
   readonly unit: string;
   readonly contenders: readonly Contender[];
-  /** Between the source and whoever follows it, in milliseconds each way. */
-  readonly delayMs?: number;
+  /** Which of the two is so many milliseconds, each way, from whoever replicates; PostgreSQL itself does that on the target. */
+  readonly far?: { readonly side: "source" | "target"; readonly delayMs: number };
   run(bench: Bench): Promise<Metrics>;
 }
 

@@ -3,22 +3,15 @@ import type { Group } from "../change/group.ts";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import type { Batch, BatchResult } from "../wire/batch.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { withoutCopied } from "./already-copied.ts";
 import { applyRefused } from "./apply-errors.ts";
-import {
-  Flight,
-  type FlightContext,
-  type FlightOptions,
-  lastOf,
-  type Outcome,
-  unexpected,
-} from "./flight.ts";
-import { type Move, Progress, SAVEPOINT } from "./progress.ts";
+import { type Committed, Flight, isSmall, type Plans } from "./flight.ts";
+import { Footprint, type RowKeys } from "./footprint.ts";
+import { Lane } from "./lane.ts";
+import { Lanes } from "./lanes.ts";
 import { replayGroup } from "./replay.ts";
-import { RowWriter } from "./row-writer.ts";
-import { SetWriter } from "./set-writer.ts";
 import type { TablePlan } from "./table-plan.ts";
 
 export type ConflictPolicy = "source-wins" | "stop";
@@ -48,6 +41,19 @@ export interface ApplierOptions {
    * group.
    */
   readonly write: "auto" | "rows" | "sets";
+  readonly parallel: ParallelOptions;
+}
+
+export interface ParallelOptions {
+  /** Sessions that write at the same time, with `connection`. */
+  readonly workers: number;
+  /** Opens one more, with the same settings. Its end must be told to whoever would be told of the first one's. */
+  readonly connect: () => Promise<WireConnection>;
+  readonly keysOf: (plan: TablePlan) => RowKeys;
+  /** The backends that a backend waits for: pg_blocking_pids. */
+  readonly blockersOf: (backendPid: number) => Promise<readonly number[]>;
+  /** A session more cannot be had; called once. */
+  readonly onRefused: (reason: Error) => void;
 }
 
 /** What a commit on the target means for the source. */
@@ -68,38 +74,72 @@ export type NextGroup = (answered: Promise<unknown>) => Promise<Group | undefine
 /** Groups of fewer changes are written change by change: there is little to fold. */
 const FEW_CHANGES = 50;
 
+/** Most small groups on their way at once. */
+const MOST_SMALL = 64;
+
+/** So many groups are written one by one after two that were written at once were in each other's way. */
+const SERIAL_GROUPS = 16;
+
+/** How long the target may work on a group before it is asked what it waits for. */
+const BLOCKED_MS = 1_000;
+
+/** A group that is being written. */
+interface Begun {
+  readonly flight: Flight;
+  /** Undefined where nothing may be written at the same time. */
+  readonly footprint: Footprint | undefined;
+}
+
 /**
  * Writes groups to the target: one target transaction each, the position in the same transaction, all statements
  * sent without waiting for answers. When a statement fails or affects no row, the group is rolled back and
  * replayed change by change, where a conflict can be told from an error.
  *
- * While the target works on a group the next one is made ready; it goes out together with the COMMIT.
+ * While the target works on a group the next ones are begun. One that touches nothing that those in front of it touch is written at
+ * the same time, in another session; any other is made ready, and goes out behind the COMMIT in front of it. All are committed in the
+ * source's order: each moves the position from where the one in front leaves it, or fails.
  */
-export class Applier {
+export class Applier implements AsyncDisposable {
   readonly #options: ApplierOptions;
-  readonly #progress: Progress;
-  readonly #rows = new RowWriter();
-  readonly #context: FlightContext;
+  readonly #lanes: Lanes;
+  readonly #plans: Plans;
   /** By the relation as the stream described it: a group may hold changes from before and after an ALTER TABLE. */
-  readonly #plans = new WeakMap<Relation, TablePlan>();
+  readonly #planOf = new WeakMap<Relation, TablePlan>();
+  readonly #keysOf = new WeakMap<Relation, RowKeys>();
+  readonly #watch: NodeJS.Timeout | undefined;
   #progressLsn: Lsn;
-  /** The last group that was written. */
-  #last: Flight | undefined;
-  /** The one behind it, which is being made ready. */
-  #ahead: { readonly delivered: Group; readonly flight: Flight } | undefined;
+  /** What is being applied, or was last, and what is begun behind it, in order. */
+  #begun: Begun[] = [];
+  /** What `next` gave and is not applied yet, in order; begun or not. */
+  readonly #given: Group[] = [];
+  #turn = 0;
+  /** So many groups are to be written one by one. */
+  #serial = 0;
+  /** Sessions in which something was begun too early. */
+  readonly #withdrawn = new Map<Lane, Promise<void>>();
+  #watched: Flight | undefined;
 
   constructor(options: ApplierOptions) {
-    const { connection, pipeline, progressLsn, binary, write } = options;
+    const { connection, progressLsn, parallel } = options;
     this.#options = options;
     this.#progressLsn = progressLsn;
-    this.#progress = new Progress(connection, pipeline);
-    this.#context = {
-      progress: this.#progress,
-      rows: this.#rows,
-      sets: new SetWriter({ rows: this.#rows, binary, always: write === "sets" }),
-      plan: (group) => this.#plan(group),
-      planOf: (relation) => this.#plans.get(relation) as TablePlan,
+    this.#lanes = new Lanes(new Lane({ ...options, connection }), {
+      ...parallel,
+      open: async () => new Lane({ ...options, connection: await parallel.connect() }),
+    });
+    this.#plans = {
+      make: (group) => this.#plan(group),
+      of: (relation) => this.#planOf.get(relation) as TablePlan,
     };
+    if (parallel.workers > 1)
+      // Of a session that is lost the pipeline hears.
+      this.#watch = setInterval(() => void this.#look().catch(() => {}), BLOCKED_MS);
+  }
+
+  /** Ends the sessions that were opened here. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#watch);
+    await this.#lanes.end();
   }
 
   /** The source position that the target has. */
@@ -109,177 +149,243 @@ export class Applier {
 
   /**
    * Applies a group, or a slice; resolves when it is committed (for a slice that does not end its transaction:
-   * written), with undefined for the latter. Whatever it throws, nothing of the open target transaction remains
-   * once the session is closed. A group that `next` gives must be the next that is applied.
+   * written), with undefined for the latter. Whatever it throws, nothing of an open target transaction remains
+   * once the sessions are closed. Groups that `next` gives must be the next that are applied.
    */
   async apply(delivered: Group, next: NextGroup): Promise<Applied | undefined> {
-    const flight =
-      this.#ahead?.delivered === delivered ? this.#ahead.flight : this.#start(delivered, this.#last);
-    this.#ahead = undefined;
+    const before = this.#begun.shift();
+    this.#given.shift();
+    if (this.#begun[0] === undefined) {
+      const lane = this.#laneOf(before);
+      if (lane.isStale) await lane.forget();
+      const flight = this.#begin(this.#remaining(delivered), before?.flight, lane);
+      this.#begun = [{ flight, footprint: this.#footprint(flight.group) }];
+    }
+    const { flight } = this.#begun[0] as Begun;
     flight.release();
     await flight.sent;
     await this.#lookAhead(flight, next);
-    const outcome = (await flight.succeeded()) ?? (await this.#otherwise(flight));
-    this.#last = flight;
-    const committed = flight.group.ends ? this.#committed(flight, outcome) : undefined;
-    // Its first bytes go right behind the COMMIT.
-    this.#releaseAhead();
-    return committed;
-  }
-
-  #releaseAhead(): void {
-    this.#ahead?.flight.release();
+    const written = (await flight.succeeded()) ? flight : await this.#otherwise(flight);
+    if (!flight.group.ends) return undefined;
+    const { toLsn, group, counts } = flight;
+    const applied = { sourceLsn: toLsn, transactions: group.members.length, rows: counts.rows };
+    return this.#applied(await written.commit(), flight.options.fromLsn, applied);
   }
 
   /** Moves the position over WAL that holds nothing for us. */
   async advance(lsn: Lsn): Promise<Applied> {
-    if (this.#options.connection.transactionStatus !== "I")
+    const { connection, progress } = this.#laneOf(this.#begun[0]);
+    if (connection.transactionStatus !== "I")
       throw new Error("the position was to be moved in the middle of a transaction");
-    const batch = this.#progress.batch();
+    const batch = progress.batch();
     batch.bindExecute("begin", []);
     const counts = { rows: 0, replays: 0, conflicts: 0 };
-    await this.#move(batch, {
-      fromLsn: this.#progressLsn,
-      lsn,
-      commitTime: undefined,
-      transactions: 0,
-      counts,
-    });
-    this.#last = undefined;
-    return this.#commit(lsn, 0, 0);
+    const fromLsn = this.#progressLsn;
+    progress.commit(batch, { fromLsn, lsn, commitTime: undefined, transactions: 0, counts });
+    this.#begun = [];
+    const committed = { result: await batch.send(), at: 2 };
+    return this.#applied(committed, fromLsn, { sourceLsn: lsn, transactions: 0, rows: 0 });
   }
 
-  /** How far the target's WAL is durable. */
+  /** How far the target's WAL is durable; asked in the session of the transaction that is open, if one is. */
   async flushedLsn(): Promise<Lsn> {
-    const [result] = await this.#options.connection.query("select pg_catalog.pg_current_wal_flush_lsn()");
+    const { connection } = this.#laneOf(this.#begun[0]);
+    const [result] = await connection.query("select pg_catalog.pg_current_wal_flush_lsn()");
     return parseLsn(result?.rows[0]?.[0] ?? "");
+  }
+
+  #laneOf(begun: Begun | undefined): Lane {
+    return begun?.flight.lane ?? this.#lanes.first;
   }
 
   async #plan({ changes }: Group): Promise<void> {
     for (const change of changes) {
       for (const relation of change instanceof RowChange ? [change.relation] : change.relations)
-        if (!this.#plans.has(relation)) this.#plans.set(relation, await this.#options.planFor(relation));
+        if (!this.#planOf.has(relation)) this.#planOf.set(relation, await this.#options.planFor(relation));
     }
   }
 
-  async #lookAhead(flight: Flight, next: NextGroup): Promise<void> {
-    const group = await next(flight.answered);
-    if (group !== undefined) this.#ahead = { delivered: group, flight: this.#start(group, flight, true) };
+  /** Without what came with the tables' copies. */
+  #remaining(delivered: Group): Group {
+    const { copies } = this.#options;
+    const first = delivered.members[0]?.transaction;
+    return first !== undefined && first.commitLsn < copies.newestLsn
+      ? withoutCopied(delivered, copies.lsnOf)
+      : delivered;
   }
 
-  /** Begins to write a group behind another, which need not be committed yet. */
-  #start(delivered: Group, before: Flight | undefined, held = false): Flight {
-    const { copies, write } = this.#options;
-    const first = delivered.members[0]?.transaction;
-    const group =
-      first !== undefined && first.commitLsn < copies.newestLsn
-        ? withoutCopied(delivered, copies.lsnOf)
-        : delivered;
+  async #lookAhead(head: Flight, next: NextGroup): Promise<void> {
+    while (this.#hasRoom()) {
+      let delivered = this.#given[this.#begun.length - 1];
+      if (delivered === undefined) {
+        delivered = await next(head.answered);
+        if (delivered === undefined) return;
+        this.#given.push(delivered);
+      }
+      const group = this.#remaining(delivered);
+      const footprint = this.#footprint(group);
+      const lane = await this.#laneFor(group, footprint);
+      const before = (this.#begun.at(-1) as Begun).flight;
+      const behind = this.#begun.findLast(({ flight }) => flight.lane === lane)?.flight;
+      const flight = this.#begin(group, before, lane, behind);
+      this.#begun.push({ flight, footprint });
+      if (before !== behind) void commitInTurn(flight, before);
+    }
+  }
+
+  #hasRoom(): boolean {
+    const ahead = this.#begun.slice(1);
+    const large = ahead.filter(({ flight: { group, options } }) => !isSmall(group, options.net)).length;
+    if (this.#laneOf(this.#begun[0]).isStale) return false;
+    return ahead.length < MOST_SMALL && large < this.#options.parallel.workers;
+  }
+
+  /** A small group's COMMIT does not wait for an answer, and neither does what is behind it. */
+  #footprint(group: Group): Footprint | undefined {
+    if (this.#serial > 0) this.#serial--;
+    const { workers } = this.#options.parallel;
+    if (workers === 1 || this.#serial > 0 || isSmall(group, this.#isNet(group))) return undefined;
+    return new Footprint(group, (relation) => this.#keys(relation));
+  }
+
+  /** The session of the last group that this one may have to do with; else whichever is free first. */
+  async #laneFor(group: Group, footprint: Footprint | undefined): Promise<Lane> {
+    const last = this.#laneOf(this.#begun.at(-1));
+    try {
+      if (footprint !== undefined) await this.#plan(group);
+    } catch {
+      // It is thrown when the group's time has come.
+      return last;
+    }
+    const met = this.#begun.findLast(
+      (other) => footprint === undefined || other.footprint === undefined || footprint.meets(other.footprint),
+    );
+    if (met !== undefined) return met.flight.lane;
+    const busy = new Set(this.#begun.toReversed().map(({ flight }) => flight.lane));
+    const free = this.#lanes.free((lane) => busy.has(lane) || this.#withdrawn.has(lane));
+    return free ?? [...busy].at(-1) ?? last;
+  }
+
+  #isNet({ changes }: Group): boolean {
+    const { write } = this.#options;
+    return write === "sets" || (write === "auto" && changes.length >= FEW_CHANGES);
+  }
+
+  #keys(relation: Relation): RowKeys {
+    let keys = this.#keysOf.get(relation);
+    if (keys === undefined) {
+      keys = this.#options.parallel.keysOf(this.#plans.of(relation));
+      this.#keysOf.set(relation, keys);
+    }
+    return keys;
+  }
+
+  /** Begins to write a group `before` which there is another, in the session of `behind`, which need not be committed yet. */
+  #begin(group: Group, before: Flight | undefined, lane: Lane, behind?: Flight): Flight {
+    const { workers } = this.#options.parallel;
     const { rows, replays, conflicts } =
       group.begins || before === undefined ? { rows: 0, replays: 0, conflicts: 0 } : before.counts;
-    return this.#fly(
-      {
-        group,
-        counts: { rows: rows + rowsOf(group), replays, conflicts },
-        fromLsn: before?.toLsn ?? this.#progressLsn,
-        sliced: before?.group.begins === false,
-        net: write === "sets" || (write === "auto" && group.changes.length >= FEW_CHANGES),
-      },
-      held,
-    );
+    const options = {
+      group,
+      lane,
+      plans: this.#plans,
+      counts: { rows: rows + rowsOf(group), replays, conflicts },
+      fromLsn: before?.toLsn ?? this.#progressLsn,
+      sliced: before?.group.begins === false,
+      net: this.#isNet(group),
+      turn: workers > 1 && group.begins && group.ends ? this.#nextTurn() : undefined,
+    };
+    return new Flight(options, behind);
   }
 
-  #fly(options: FlightOptions, held: boolean): Flight {
-    const batch = this.#progress.batch();
-    return new Flight(this.#context, options, held ? batch.hold() : batch);
+  #nextTurn(): number {
+    this.#turn = (this.#turn + 1) % 2 ** 31;
+    return this.#turn;
   }
 
-  /** What failed in the fastest way is done in another; the one behind it starts once more. */
-  async #otherwise(flight: Flight): Promise<Outcome | undefined> {
-    const ahead = this.#ahead;
-    await ahead?.flight.abandon();
-    flight.counts.replays++;
-    await this.#undo(flight.group);
-    const outcome = flight.options.net ? await this.#inOrder(flight) : undefined;
-    if (outcome === undefined) await this.#replay(flight);
-    if (ahead !== undefined) this.#ahead = { ...ahead, flight: this.#start(ahead.delivered, flight, true) };
-    return outcome;
+  /** What failed in the fastest way is done in another; those behind it are begun once more, when they are applied. */
+  async #otherwise(flight: Flight): Promise<Flight> {
+    const ahead = this.#begun.splice(1).map((begun) => begun.flight);
+    const { lane, counts, group } = flight;
+    // They fail with it, or were not sent.
+    await Promise.all(ahead.filter((other) => other.lane === lane).map((other) => other.abandon()));
+    counts.replays++;
+    await lane.undo(group);
+    this.#withdraw(ahead.filter((other) => other.lane !== lane));
+    await Promise.all(this.#withdrawn.values());
+    const again = flight.options.net ? await this.#inOrder(flight) : undefined;
+    if (again !== undefined) return again;
+    await this.#replay(flight);
+    flight.rewritten();
+    return flight;
   }
 
   /** What a set objects to may be its order alone, such as two rows that exchange a unique value. */
-  async #inOrder(flight: Flight): Promise<Outcome | undefined> {
+  async #inOrder(flight: Flight): Promise<Flight | undefined> {
     // A slice's savepoint is there still.
-    const again = this.#fly({ ...flight.options, net: false, sliced: true }, false);
-    const outcome = await again.succeeded();
-    if (outcome === undefined) await this.#undo(flight.group);
-    return outcome;
-  }
-
-  async #undo(group: Group): Promise<void> {
-    const { connection } = this.#options;
-    await connection.query(group.begins ? "rollback" : `rollback to savepoint ${SAVEPOINT}`);
-    await connection.query("deallocate all");
-    this.#progress.forget();
-    this.#rows.cache.forgetAll();
+    const again = new Flight({ ...flight.options, net: false, sliced: true });
+    if (await again.succeeded()) return again;
+    await flight.lane.undo(flight.group);
+    return undefined;
   }
 
   /** The slow way: change by change, in source order, which the source has proven to be possible. */
-  async #replay(flight: Flight): Promise<void> {
-    const { connection, conflict, pipeline } = this.#options;
-    const { group, counts, fromLsn } = flight.options;
+  async #replay({ group, counts, lane: { connection, rows } }: Flight): Promise<void> {
+    const { conflict, pipeline } = this.#options;
     if (group.begins) await connection.query("begin");
     await connection.query("set constraints all deferred");
-    const { planOf } = this.#context;
-    const replay = { connection, pipeline, conflict, writer: this.#rows, planOf };
+    const replay = { connection, pipeline, conflict, writer: rows, planOf: this.#plans.of };
     counts.conflicts += await replayGroup(replay, group);
-    if (!group.ends) return;
-    const { endLsn, commitTime } = lastOf(group);
-    const move = { fromLsn, lsn: endLsn, commitTime, transactions: group.members.length, counts };
-    await this.#move(this.#progress.batch(), move);
   }
 
-  async #move(batch: Batch, move: Move): Promise<void> {
-    this.#progress.write(batch, move);
-    const result = await batch.send();
-    if (result.error !== undefined) throw unexpected(result.error);
-    if (result.affected.at(-1) === 1) return;
-    const { pipeline } = this.#options;
-    throw new ErserverError(
-      "ERS-706",
-      `the position of ${pipeline} on the target is not ${formatLsn(move.fromLsn)} any more: somebody else moved it`,
-      {
-        subject: pipeline,
-        remedy:
-          "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
-      },
-    );
+  /** Takes back what was begun in other sessions, and goes on carefully. */
+  #withdraw(flights: readonly Flight[]): void {
+    this.#serial = SERIAL_GROUPS;
+    for (const lane of new Set(flights.map((flight) => flight.lane))) {
+      const withdrawn = undoAll(
+        lane,
+        flights.filter((flight) => flight.lane === lane),
+      ).finally(() => this.#withdrawn.delete(lane));
+      // Of a connection that breaks the pipeline hears.
+      withdrawn.catch(() => {});
+      this.#withdrawn.set(lane, withdrawn);
+    }
   }
 
-  async #committed({ group, toLsn, counts }: Flight, outcome: Outcome | undefined): Promise<Applied> {
-    const { length } = group.members;
-    return outcome?.committed === undefined
-      ? this.#commit(toLsn, length, counts.rows)
-      : this.#applied(outcome.result, outcome.committed, {
-          sourceLsn: toLsn,
-          transactions: length,
-          rows: counts.rows,
-        });
+  /**
+   * What the keys do not show, such as a unique index that was made on the target since: a group that waits for a row of one behind it,
+   * which in turn must not be committed first. The server cannot see that.
+   */
+  async #look(): Promise<void> {
+    const head = this.#begun[0]?.flight;
+    const late = head === this.#watched;
+    this.#watched = head;
+    const elsewhere = ({ flight: { lane } }: Begun): boolean => lane !== head?.lane;
+    if (head === undefined || !late || !this.#begun.some(elsewhere)) return;
+    const blockers = await this.#options.parallel.blockersOf(head.lane.connection.backendPid);
+    if (this.#begun[0]?.flight !== head || head.isAnswered) return;
+    if (
+      !this.#begun
+        .filter(elsewhere)
+        .some(({ flight: { lane } }) => blockers.includes(lane.connection.backendPid))
+    )
+      return;
+    const ahead = this.#begun.splice(1).map(({ flight }) => flight);
+    for (const flight of ahead.filter(({ lane }) => lane === head.lane)) {
+      // Not sent, with whatever was to be prepared by it.
+      void flight.abandon();
+      head.lane.isStale = true;
+    }
+    this.#withdraw(ahead.filter(({ lane }) => lane !== head.lane));
   }
 
-  async #commit(sourceLsn: Lsn, transactions: number, rows: number): Promise<Applied> {
-    const batch = this.#progress.batch();
-    this.#progress.commit(batch);
-    const result = await batch.send();
-    if (result.error !== undefined) throw applyRefused(result.error, undefined, undefined, "commit");
-    return this.#applied(result, 0, { sourceLsn, transactions, rows });
-  }
-
-  /** `at` is the index of the COMMIT. */
   #applied(
-    { tags, rows }: BatchResult,
-    at: number,
+    { result: { error, failedAt, tags, rows }, at }: Committed,
+    fromLsn: Lsn,
     what: Pick<Applied, "sourceLsn" | "transactions" | "rows">,
   ): Applied {
+    if (error?.code === SQLSTATE.divisionByZero && failedAt === at - 1) throw this.#moved(fromLsn);
+    if (error !== undefined) throw applyRefused(error, undefined, undefined, "commit");
     // A COMMIT of a failed transaction succeeds with this tag.
     const tag = tags.get(at) ?? "nothing";
     if (tag !== "COMMIT") {
@@ -291,6 +397,34 @@ export class Applier {
     const [inserted, flushed] = rows.get(at + 1)?.[0] ?? [];
     return { ...what, targetLsn: parseLsn(inserted ?? ""), targetFlushedLsn: parseLsn(flushed ?? "") };
   }
+
+  #moved(fromLsn: Lsn): ErserverError {
+    const { pipeline } = this.#options;
+    return new ErserverError(
+      "ERS-706",
+      `the position of ${pipeline} on the target is not ${formatLsn(fromLsn)} any more: somebody else moved it`,
+      {
+        subject: pipeline,
+        remedy:
+          "Make sure that one replicator serves this target, directly and not through a pooler in transaction mode; then erserver run goes on from the position on the target.",
+      },
+    );
+  }
+}
+
+/** As soon as what is before it, in another session, is as good as committed. */
+async function commitInTurn(flight: Flight, before: Flight): Promise<void> {
+  try {
+    await before.commitSent;
+    if (await flight.succeeded()) void flight.commit(before.options.turn);
+  } catch {
+    // Whoever applies it gets the error.
+  }
+}
+
+async function undoAll(lane: Lane, flights: readonly Flight[]): Promise<void> {
+  await Promise.all(flights.map((flight) => flight.abandon()));
+  await lane.undo({ begins: true });
 }
 
 function rowsOf({ changes }: Group): number {

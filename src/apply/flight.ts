@@ -3,24 +3,21 @@ import type { Group } from "../change/group.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
 import type { Transaction } from "../change/transaction.ts";
-import type { ServerError } from "../errors/server-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
 import { isPassing } from "../postgres/failures.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
+import { type Deferred, deferred } from "../wire/deferred.ts";
 import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
 import { type Folded, fold } from "./fold.ts";
-import type { Progress } from "./progress.ts";
-import type { RowWriter } from "./row-writer.ts";
-import { FLUSH_BYTES, type SetWriter } from "./set-writer.ts";
+import type { Lane } from "./lane.ts";
+import { FLUSH_BYTES } from "./set-writer.ts";
 import { hasAlwaysIdentity, type TablePlan } from "./table-plan.ts";
 
-/** What the flights of one session share. */
-export interface FlightContext {
-  readonly progress: Progress;
-  readonly rows: RowWriter;
-  readonly sets: SetWriter;
+/** How the tables of a group are written. */
+export interface Plans {
   /** Rejects when a relation of the group cannot be written (ERS-4xx). */
-  readonly plan: (group: Group) => Promise<void>;
-  readonly planOf: (relation: Relation) => TablePlan;
+  readonly make: (group: Group) => Promise<void>;
+  readonly of: (relation: Relation) => TablePlan;
 }
 
 /** Of an open target transaction. */
@@ -32,6 +29,8 @@ export interface Counts {
 
 export interface FlightOptions {
   readonly group: Group;
+  readonly lane: Lane;
+  readonly plans: Plans;
   /** Of the target transaction, with this group. */
   readonly counts: Counts;
   /** The target's position before this group. */
@@ -40,46 +39,65 @@ export interface FlightOptions {
   readonly sliced: boolean;
   /** As net changes, with a statement for many rows; else a statement for each change, in source order. */
   readonly net: boolean;
+  /** Number by which a flight in another session waits for the end of the transaction; undefined when none will. */
+  readonly turn: number | undefined;
 }
 
-/** What the target answered to a flight that went well. */
-export interface Outcome {
+/** The answer to a COMMIT, and its index there. */
+export interface Committed {
   readonly result: BatchResult;
-  /** Index of the COMMIT in it, undefined when the transaction is still open. */
-  readonly committed: number | undefined;
+  readonly at: number;
 }
 
 /** As many changes are committed without waiting for the answer to them. */
 const FEW_CHANGES = 20;
+
+/** Whether a group is so small that it is committed in the same flight, if its changes let it. */
+export function isSmall({ begins, ends, changes }: Group, net: boolean): boolean {
+  return begins && ends && !net && changes.length <= FEW_CHANGES;
+}
 
 /** One group on its way to the target: all its statements, sent without waiting for answers. */
 export class Flight {
   readonly options: FlightOptions;
   /** All of it has been handed over. */
   readonly sent: Promise<void>;
-  readonly #context: FlightContext;
   readonly #batch: Batch;
   readonly #answer: Promise<BatchResult>;
+  /** Its statements are known, if not all sent. */
+  readonly #encoded: Deferred<void> = deferred<void>();
+  readonly #commitSent: Deferred<void> = deferred<void>();
   /** What each Execute must affect: rows, or -1 for any number. */
   readonly #expected: number[] = [];
   /** COMMIT is among the statements. */
   #commits = false;
+  #committed: Promise<Committed> | undefined;
+  #answered = false;
 
-  /** A batch that is held keeps it from being sent: see `release`. */
-  constructor(context: FlightContext, options: FlightOptions, batch: Batch) {
+  /** @param behind the one in front of it in its session: nothing is sent before its COMMIT. Not kept, or each would keep all before. */
+  constructor(options: FlightOptions, behind?: Flight) {
     this.options = options;
-    this.#context = context;
-    this.#batch = batch;
-    const written = this.#write();
+    const batch = options.lane.batch();
+    this.#batch = behind === undefined ? batch : batch.hold();
+    const written = this.#write(behind?.encoded);
     this.sent = written.then(() => undefined);
     this.#answer = written.then(({ answer }) => answer);
     // Whoever waits for them comes later, or not at all.
-    this.sent.catch(() => {});
-    this.#answer.catch(() => {});
+    this.sent.catch(() => this.#encoded.resolve());
+    this.#answer
+      .catch(() => {})
+      .finally(() => {
+        this.#answered = true;
+      });
+    void behind?.commitSent.then(() => this.release());
   }
 
   get group(): Group {
     return this.options.group;
+  }
+
+  get lane(): Lane {
+    return this.options.lane;
   }
 
   get counts(): Counts {
@@ -96,24 +114,69 @@ export class Flight {
     return this.#answer;
   }
 
+  get isAnswered(): boolean {
+    return this.#answered;
+  }
+
+  /** Everything up to COMMIT has been handed over: the next transaction of the session may be too. */
+  get commitSent(): Promise<void> {
+    return this.#commitSent.promise;
+  }
+
+  get encoded(): Promise<void> {
+    return this.#encoded.promise;
+  }
+
   /** Lets what has been written go to the target. */
   release(): void {
     this.#batch.release();
   }
 
-  /** Ends a flight that was not released. */
+  /** Resolves when nothing more of it is sent or answered: one that is held is not sent at all. */
   async abandon(): Promise<void> {
-    this.#batch.abandon();
-    await this.sent.catch(() => {});
+    if (this.#batch.held) this.#batch.abandon();
+    await this.#answer.catch(() => {});
   }
 
-  /** Undefined when it must be done otherwise; the transaction is then to be rolled back to before the group. */
-  async succeeded(): Promise<Outcome | undefined> {
-    const result = await this.#answer;
-    if (result.error !== undefined && isPassing(result.error.code)) throw unexpected(result.error);
-    if (result.error !== undefined) return undefined;
-    if (!this.#expected.every((count, at) => count < 0 || result.affected[at] === count)) return undefined;
-    return { result, committed: this.#commits ? this.#expected.length : undefined };
+  /** False when it must be done otherwise; the transaction is then to be rolled back to before the group. */
+  async succeeded(): Promise<boolean> {
+    const { error, affected } = await this.#answer;
+    if (error === undefined) return this.#expected.every((count, at) => count < 0 || affected[at] === count);
+    // A deadlock may be with one of our own sessions.
+    if (isPassing(error.code) && error.code !== SQLSTATE.deadlockDetected)
+      throw applyRefused(error, undefined, undefined, "progress");
+    return false;
+  }
+
+  /** It was written otherwise, and has still to be committed. */
+  rewritten(): void {
+    this.#commits = false;
+  }
+
+  /** Sends what commits it, to be done when the transaction of the turn `after` has ended, unless that has been sent. */
+  commit(after?: number): Promise<Committed> {
+    this.#committed ??= this.#commits
+      ? this.#answer.then((result) => ({ result, at: this.#expected.length - 1 }))
+      : this.#commit(after);
+    this.#committed.catch(() => {});
+    return this.#committed;
+  }
+
+  async #commit(after: number | undefined): Promise<Committed> {
+    const { progress } = this.lane;
+    const batch = this.lane.batch();
+    if (after !== undefined) progress.awaitTurn(batch, after);
+    this.#writeCommit(batch);
+    const answer = batch.send();
+    this.#commitSent.resolve();
+    return { result: await answer, at: after === undefined ? 1 : 2 };
+  }
+
+  #writeCommit(batch: Batch): void {
+    const { group, fromLsn, counts } = this.options;
+    const { endLsn, commitTime } = lastOf(group);
+    const transactions = group.members.length;
+    this.lane.progress.commit(batch, { fromLsn, lsn: endLsn, commitTime, transactions, counts });
   }
 
   /**
@@ -121,28 +184,25 @@ export class Flight {
    * rows that would cost more than the answer that need not be waited for.
    */
   #mayCommit(): boolean {
-    const { group, net } = this.options;
-    const { planOf } = this.#context;
+    const { group, net, plans } = this.options;
     return (
-      group.begins &&
-      group.ends &&
-      !net &&
-      group.changes.length <= FEW_CHANGES &&
+      isSmall(group, net) &&
       group.changes.every(
-        (change) => change instanceof RowChange && !hasAlwaysIdentity(planOf(change.relation)),
+        (change) => change instanceof RowChange && !hasAlwaysIdentity(plans.of(change.relation)),
       )
     );
   }
 
   /** In an object: a promise of a promise would wait for the answer too. */
-  async #write(): Promise<{ answer: Promise<BatchResult> }> {
-    const { group, counts, fromLsn, sliced, net } = this.options;
+  async #write(encodedBefore: Promise<void> | undefined): Promise<{ answer: Promise<BatchResult> }> {
+    const { group, lane, sliced, net, plans, turn } = this.options;
     const batch = this.#batch;
-    const { plan, planOf, progress } = this.#context;
+    // What is prepared in a session is prepared in the order in which it is sent.
+    await encodedBefore;
     // Planned before the first byte is sent.
-    await plan(group);
+    await plans.make(group);
     this.#commits = this.#mayCommit();
-    const folded = net ? fold(group, planOf) : undefined;
+    const folded = net ? fold(group, plans.of) : undefined;
     // Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is open
     // costs the server memory, and a look-up of every row version in all of them.
     const bounds = group.begins ? ["begin"] : sliced ? ["release", "savepoint"] : ["savepoint"];
@@ -150,20 +210,21 @@ export class Flight {
       batch.bindExecute(statement, []);
       this.#expected.push(-1);
     }
+    if (turn !== undefined && !this.#commits) {
+      lane.progress.takeTurn(batch, turn);
+      this.#expected.push(-1);
+    }
     if (folded === undefined) await this.#writeChanges();
     else await this.#writeFolded(folded);
-    if (group.ends && !batch.failed) {
-      const { endLsn, commitTime } = lastOf(group);
-      progress.write(
-        batch,
-        { fromLsn, lsn: endLsn, commitTime, transactions: group.members.length, counts },
-        this.#commits,
-      );
-      this.#expected.push(1);
+    if (this.#commits && !batch.failed) {
+      this.#writeCommit(batch);
+      this.#expected.push(1, -1);
     }
-    if (this.#commits && !batch.failed) progress.commit(batch);
+    this.#encoded.resolve();
     await batch.released();
-    return { answer: batch.send() };
+    const answer = batch.send();
+    if (this.#commits) this.#commitSent.resolve();
+    return { answer };
   }
 
   async #writeChanges(): Promise<void> {
@@ -181,7 +242,7 @@ export class Flight {
     const batch = this.#batch;
     for (const step of steps) {
       if (batch.failed) return;
-      if (step.kind === "net") await this.#context.sets.write(batch, step.tables, this.#expected);
+      if (step.kind === "net") await this.lane.sets.write(batch, step.tables, this.#expected);
       else {
         this.#change(step.change, step.transaction);
         if (batch.buffered >= FLUSH_BYTES) await batch.flush();
@@ -190,23 +251,20 @@ export class Flight {
   }
 
   #change(change: Change, transaction: Transaction): void {
-    const { rows, planOf } = this.#context;
+    const { plans } = this.options;
+    const { rows } = this.lane;
     if (change instanceof RowChange) {
-      const plan = planOf(change.relation);
+      const plan = plans.of(change.relation);
       if (!rows.row(this.#batch, plan, change, this.#commits)) throw columnsNotSent(plan, transaction);
       this.#expected.push(1);
       return;
     }
-    const plans = change.relations.map(planOf);
-    if (!rows.truncate(this.#batch, plans, change)) throw partTruncated(plans, transaction);
+    const changed = change.relations.map(plans.of);
+    if (!rows.truncate(this.#batch, changed, change)) throw partTruncated(changed, transaction);
     this.#expected.push(-1);
   }
 }
 
 export function lastOf(group: Group): Transaction {
   return (group.members.at(-1) as Group["members"][number]).transaction;
-}
-
-export function unexpected(error: ServerError): Error {
-  return applyRefused(error, undefined, undefined, "progress");
 }

@@ -9,6 +9,9 @@ const MOVE = `update erserver.progress set lsn = $2, commit_time = coalesce($3, 
       replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
     where pipeline = $1 and lsn = $8`;
 
+/** The key of an advisory lock that is of one group of one pipeline. */
+const TURN = "pg_catalog.hashtext($1)::bigint << 32 | $2::bigint";
+
 /** Prepared in the applier's session under these names. */
 const STATEMENTS = {
   begin: "begin",
@@ -16,9 +19,10 @@ const STATEMENTS = {
   savepoint: `savepoint ${SAVEPOINT}`,
   release: `release savepoint ${SAVEPOINT}`,
   wal: "select pg_catalog.pg_current_wal_insert_lsn(), pg_catalog.pg_current_wal_flush_lsn()",
-  progress: MOVE,
   // Fails when there is another position: see ofOneRow.
-  "progress checked": ofOneRow({ sql: MOVE, types: [], parameters: [] }).sql,
+  progress: ofOneRow({ sql: MOVE, types: [], parameters: [] }).sql,
+  "take turn": `select pg_catalog.pg_advisory_xact_lock(${TURN})`,
+  "await turn": `select pg_catalog.pg_advisory_xact_lock_shared(${TURN})`,
 };
 
 /** A move of the pipeline's position on the target. */
@@ -57,15 +61,21 @@ export class Progress {
     this.#prepared = false;
   }
 
-  /** COMMIT, and where the target's WAL ends behind it. */
-  commit(batch: Batch): void {
-    batch.bindExecute("commit", []);
-    batch.bindExecute("wal", []);
+  /** Until its end the transaction is the one that `awaitTurn` of the same number waits for, in another session. */
+  takeTurn(batch: Batch, turn: number): void {
+    batch.bindExecute("take turn", [this.#pipeline, String(turn)]);
   }
 
-  /** Must affect one row, and fails by itself if it does not when `checked`: the position moves from exactly where this session left it, and nobody else has moved it. */
-  write(batch: Batch, { fromLsn, lsn, commitTime, transactions, counts }: Move, checked = false): void {
-    batch.bindExecute(checked ? "progress checked" : "progress", [
+  awaitTurn(batch: Batch, turn: number): void {
+    batch.bindExecute("await turn", [this.#pipeline, String(turn)]);
+  }
+
+  /**
+   * Moves the position from exactly where this pipeline left it, and fails by itself (22012) when somebody else has moved it.
+   * Then COMMIT, and where the target's WAL ends behind it.
+   */
+  commit(batch: Batch, { fromLsn, lsn, commitTime, transactions, counts }: Move): void {
+    batch.bindExecute("progress", [
       this.#pipeline,
       formatLsn(lsn),
       commitTime === undefined ? null : new Date(commitTime / 1000).toISOString(),
@@ -75,5 +85,7 @@ export class Progress {
       String(counts.conflicts),
       formatLsn(fromLsn),
     ]);
+    batch.bindExecute("commit", []);
+    batch.bindExecute("wal", []);
   }
 }

@@ -1,8 +1,9 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Conninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
-import { applierQuery, lockKeys } from "../postgres/advisory-lock.ts";
+import { lockKeys, lockQuery } from "../postgres/advisory-lock.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import type { WireConnection } from "../wire/connection.ts";
 
@@ -47,13 +48,17 @@ export interface TargetSession {
   readonly replicaRole: boolean;
 }
 
-export interface TargetSessionOptions {
+/** Of a session that writes beside the first. */
+export interface WorkerSessionOptions {
   readonly conninfo: Conninfo;
   readonly pipeline: string;
   readonly version: number;
   readonly applicationName: string;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
+}
+
+export interface TargetSessionOptions extends WorkerSessionOptions {
   /** Backends that this process left behind when a connection broke: they may be ended. */
   readonly ownBackends: ReadonlySet<number>;
 }
@@ -64,10 +69,7 @@ export interface TargetSessionOptions {
  * received: it is ended first, and progress is read only after that.
  */
 export async function openTargetSession(options: TargetSessionOptions): Promise<TargetSession> {
-  const connection = await connectWatched(options.conninfo, {
-    ...options,
-    settings: { ...writerSettings(options.timeoutMs, options.version), ...BY_KEY },
-  });
+  const connection = await connectWriter(options);
   try {
     const key = lockKeys("apply", options.pipeline);
     const tryLock = async (): Promise<boolean> => {
@@ -80,6 +82,7 @@ export async function openTargetSession(options: TargetSessionOptions): Promise<
         await connection.query(`select pg_catalog.pg_terminate_backend(${holder})`);
       if (!(await tryLock())) throw targetBusy(options.pipeline, holder);
     }
+    await endWorkers(connection, options);
     return { connection, replicaRole: await becomeReplica(connection) };
   } catch (error) {
     connection.destroy();
@@ -87,8 +90,41 @@ export async function openTargetSession(options: TargetSessionOptions): Promise<
   }
 }
 
+/** Opens one more session for the pipeline whose lock another of ours holds. */
+export async function openWorkerSession(options: WorkerSessionOptions): Promise<WireConnection> {
+  const connection = await connectWriter(options);
+  try {
+    await connection.query(
+      `select pg_catalog.pg_advisory_lock_shared(${lockKeys("worker", options.pipeline)})`,
+    );
+    await becomeReplica(connection);
+    return connection;
+  } catch (error) {
+    connection.destroy();
+    throw error;
+  }
+}
+
+function connectWriter(options: WorkerSessionOptions): Promise<WireConnection> {
+  const settings = { ...writerSettings(options.timeoutMs, options.version), ...BY_KEY };
+  return connectWatched(options.conninfo, { ...options, settings });
+}
+
+/** Whoever has the pipeline's lock has no other replicator's workers beside him: theirs is gone, and they may not commit any more. */
+async function endWorkers(
+  connection: WireConnection,
+  { pipeline, timeoutMs }: WorkerSessionOptions,
+): Promise<void> {
+  const end = `select pg_catalog.pg_terminate_backend(pid) from (${lockQuery("worker", pipeline)}) as workers`;
+  for (const start = performance.now(); ; await sleep(20)) {
+    const [result] = await connection.query(end);
+    if (result?.rows.length === 0) return;
+    if (performance.now() - start > timeoutMs) throw targetBusy(pipeline, undefined);
+  }
+}
+
 async function lockHolder(connection: WireConnection, pipeline: string): Promise<number | undefined> {
-  const [result] = await connection.query(applierQuery(pipeline));
+  const [result] = await connection.query(lockQuery("apply", pipeline));
   const pid = result?.rows[0]?.[0];
   return pid == null ? undefined : Number(pid);
 }

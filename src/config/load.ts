@@ -147,6 +147,7 @@ function assemble(
       conflict: file.apply.conflict,
       write: file.apply.write,
       mode: file.apply.mode,
+      workers: file.apply.workers,
       group: { transactions, bytes, delayMs },
       delayMs: file.apply.delay,
     },

@@ -149,6 +149,14 @@ export const configSchema = z
           .describe(
             "`group`: several source transactions may become one target transaction. `transaction`: each is one of its own, for triggers on the target that depend on it; slower.",
           ),
+        workers: z
+          .int()
+          .min(1)
+          .max(16)
+          .default(2)
+          .describe(
+            "Sessions on the target that write groups at the same time, while catching up, where the groups touch no row in common. They are committed in the source's order.",
+          ),
         delay: duration(0, 30 * DAY)
           .prefault("0s")
           .describe(

@@ -1,10 +1,13 @@
-import { Applier, type Applied } from "../apply/applier.ts";
+import { Applier, type Applied, type ParallelOptions } from "../apply/applier.ts";
+import { rowKeysOf } from "../apply/row-keys.ts";
+import { openWorkerSession } from "../apply/target-session.ts";
 import { type Gear, WalCapture } from "../capture/wal/wal-capture.ts";
 import type { Delivery, Group } from "../change/group.ts";
 import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type Constraints, readConstraints } from "../postgres/constraints.ts";
 import { publicationFingerprint } from "../postgres/publications.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
@@ -28,8 +31,9 @@ export interface FollowOptions {
   readonly onState: (state: FlowState) => void;
 }
 
-/** Held in memory for one pipeline, with the group that is being written. */
+/** Held in memory for one pipeline, with the groups that are being written; and for each session that writes at the same time. */
 const CAPACITY_BYTES = 16 * 1024 * 1024;
+const WORKER_BYTES = 4 * 1024 * 1024;
 
 /** While commits wait to be flushed the target is asked this often; the WAL writer flushes every 200 ms. */
 const FLUSH_POLL_MS = 100;
@@ -62,8 +66,9 @@ export async function follow(
   // A predecessor's last commits may not be flushed yet: a crash of the target could still take them back.
   const [wal] = await open.control.query("select pg_catalog.pg_current_wal_insert_lsn() as lsn");
   let flow: Flow | undefined;
+  const { workers } = config.apply;
   const transport = new MemoryTransport({
-    capacityBytes: CAPACITY_BYTES,
+    capacityBytes: CAPACITY_BYTES + (workers - 1) * WORKER_BYTES,
     groupTransactions: config.apply.mode === "transaction" ? 1 : config.apply.group.transactions,
     groupBytes: config.apply.group.bytes,
     groupDelayMs: config.apply.group.delayMs,
@@ -110,7 +115,10 @@ export async function follow(
     onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });
   const planner = await Planner.open(context, open, binary);
-  const applier = new Applier({
+  const hear = (connection: WireConnection): void =>
+    void connection.closed.then((error) => transport.fail(error));
+  const parallel = await parallelOptions(context, open, hear);
+  await using applier = new Applier({
     connection: open.session.connection,
     pipeline: target.name,
     progressLsn: progress.lsn,
@@ -120,11 +128,12 @@ export async function follow(
     write: open.session.replicaRole ? config.apply.write : "rows",
     planFor: (relation) => planner.plan(relation),
     copies: planner.copies,
+    parallel,
   });
   const stop = (): void => transport.wake();
   options.signal.addEventListener("abort", stop);
   capture.failed.catch((error: unknown) => transport.fail(error as Error));
-  void open.session.connection.closed.then((error) => transport.fail(error));
+  hear(open.session.connection);
   flow = new Flow({
     capture,
     applier,
@@ -148,6 +157,36 @@ export async function follow(
   }
 }
 
+/** How the applier gets more sessions, and knows what it must not write at the same time. */
+async function parallelOptions(
+  context: PipelineContext,
+  { control, targetFacts, session }: OpenPipeline,
+  hear: (connection: WireConnection) => void,
+): Promise<ParallelOptions> {
+  const { config, target, log, ownBackends } = context;
+  const { workers } = config.apply;
+  const { version } = targetFacts;
+  const constraints = workers > 1 ? await readConstraints(control, version, session.replicaRole) : undefined;
+  return {
+    workers,
+    connect: async () => {
+      const { conninfo, name: pipeline } = target;
+      const connection = await openWorkerSession({ conninfo, pipeline, version, ...sessionOptions(context) });
+      ownBackends.target.add(connection.backendPid);
+      hear(connection);
+      return connection;
+    },
+    keysOf: (plan) => rowKeysOf(plan, constraints as Constraints),
+    blockersOf: async (backendPid) => {
+      const [row] = await control.query("select pg_catalog.pg_blocking_pids($1)::text[] as pids", [
+        backendPid,
+      ]);
+      return ((row?.["pids"] ?? []) as unknown as string[]).map(Number);
+    },
+    onRefused: (reason) => log.info(`no more sessions to write with: ${reason.message}`),
+  };
+}
+
 interface FlowParts {
   readonly capture: WalCapture;
   readonly applier: Applier;
@@ -163,8 +202,8 @@ interface FlowParts {
 class Flow {
   readonly #parts: FlowParts;
   readonly #tracker = new FlushTracker();
-  /** Taken, and made ready while the group before it is written. */
-  #ahead: Group | undefined;
+  /** Taken, and begun while the group before it is written, in order. */
+  readonly #ahead: Group[] = [];
   #appliedLsn: Lsn;
   #advancedMs = Number.NEGATIVE_INFINITY;
   #state: FlowState | undefined;
@@ -184,13 +223,13 @@ class Flow {
     await this.#parts.open.store.setBehind(undefined);
     options.onApplied({ sourceLsn: this.#appliedLsn, transactions: 0, rows: 0 });
     for (;;) {
-      // What is made ready is finished first.
-      if (options.signal.aborted && this.#ahead === undefined) {
+      // What is begun is finished first.
+      if (options.signal.aborted && this.#ahead.length === 0) {
         // A transaction that is open on the target is rolled back with the session, and comes again whole.
         if (transport.midTransaction) return;
         break;
       }
-      if (requests.paused && !transport.midTransaction && this.#ahead === undefined) {
+      if (requests.paused && !transport.midTransaction && this.#ahead.length === 0) {
         transport.throwIfFailed();
         this.#setState("paused");
         await transport.sleep(FLUSH_POLL_MS);
@@ -219,8 +258,7 @@ class Flow {
   }
 
   async #take(requests: Requests): Promise<Delivery | undefined> {
-    const group = this.#ahead;
-    this.#ahead = undefined;
+    const group = this.#ahead.shift();
     if (group !== undefined) return { kind: "group", group };
     const waitMs = this.#tracker.waiting || requests.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000;
     return this.#parts.transport.take(waitMs, requests.holdLsn);
@@ -230,8 +268,9 @@ class Flow {
   async #lookAhead({ paused, holdLsn }: Requests, answered: Promise<unknown>): Promise<Group | undefined> {
     const { transport, options } = this.#parts;
     if (paused || holdLsn !== undefined || options.signal.aborted) return undefined;
-    this.#ahead = await transport.takeAhead(answered);
-    return this.#ahead;
+    const group = await transport.takeAhead(answered);
+    if (group !== undefined) this.#ahead.push(group);
+    return group;
   }
 
   /** Puts on record since when the target misses something, when that has changed. */

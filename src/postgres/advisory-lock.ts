@@ -11,6 +11,8 @@ const LOCK_CLASSES = {
   apply: 1_163_023_957,
   /** Held by whoever makes a replicator stand still. */
   hold: 1_163_023_958,
+  /** Held, shared, by sessions that write beside the one that applies. */
+  worker: 1_163_023_959,
 } as const;
 
 export type LockPurpose = keyof typeof LOCK_CLASSES;
@@ -54,9 +56,14 @@ export async function tryLock(
 
 /** The backend that applies for the pipeline in this database, if any. */
 export function applierQuery(pipeline: string): string {
+  return lockQuery("apply", pipeline);
+}
+
+/** The backends that hold a lock of the pipeline in this database. */
+export function lockQuery(purpose: LockPurpose, pipeline: string): string {
   return `select pid from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 2
     and database = (select oid from pg_catalog.pg_database where datname = pg_catalog.current_database())
-    and classid::bigint = ${LOCK_CLASSES.apply} and objid::bigint = (pg_catalog.hashtext(${quoteLiteral(pipeline)})::bigint & 4294967295)`;
+    and classid::bigint = ${LOCK_CLASSES[purpose]} and objid::bigint = (pg_catalog.hashtext(${quoteLiteral(pipeline)})::bigint & 4294967295)`;
 }
 
 /**

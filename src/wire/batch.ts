@@ -178,6 +178,10 @@ export class Batch {
     return this;
   }
 
+  get held(): boolean {
+    return this.#held !== undefined;
+  }
+
   release(): void {
     this.#held?.resolve();
     this.#held = undefined;

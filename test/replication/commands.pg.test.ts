@@ -304,7 +304,9 @@ test("a slot that somebody else uses: offline with ERS-507 in status too, until 
   });
   expect(await status(replication)).toMatchObject({ state: "offline", side: "source" });
   other.on("error", () => undefined);
-  await source.query("select pg_terminate_backend(active_pid) from pg_replication_slots where active");
+  await source.query(
+    "select pg_terminate_backend(active_pid) from pg_replication_slots where active and database = current_database()",
+  );
   await source.query("insert into t values (1, 'a')");
   await replication.expectEqual();
 });

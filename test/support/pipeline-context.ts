@@ -15,10 +15,18 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
   const config = loadConfig("erserver.yaml", { ...systemEnvironment(), readFile: () => text });
   const write = process.env["ERSERVER_TEST_WRITE"] as Config["apply"]["write"] | undefined;
   const gear = process.env["ERSERVER_TEST_GEAR"] as Config["gear"] | undefined;
+  const workers = process.env["ERSERVER_TEST_WORKERS"];
+  // Small groups, so that there are many to be written at the same time.
+  const group = workers === undefined || extra.includes("group:") ? {} : { transactions: 2 };
   return {
     ...config,
     ...(gear === undefined || extra.includes("gear:") ? {} : { gear }),
-    ...(write === undefined || extra.includes("write:") ? {} : { apply: { ...config.apply, write } }),
+    apply: {
+      ...config.apply,
+      ...(write === undefined || extra.includes("write:") ? {} : { write }),
+      ...(workers === undefined || extra.includes("workers:") ? {} : { workers: Number(workers) }),
+      group: { ...config.apply.group, ...group },
+    },
   };
 }
 

@@ -416,7 +416,7 @@ export class Applier implements AsyncDisposable {
 async function commitInTurn(flight: Flight, before: Flight): Promise<void> {
   try {
     await before.commitSent;
-    if (await flight.succeeded()) void flight.commit(before.options.turn);
+    if ((await flight.succeeded()) && !flight.isAbandoned) void flight.commit(before.options.turn);
   } catch {
     // Whoever applies it gets the error.
   }

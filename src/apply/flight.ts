@@ -73,6 +73,7 @@ export class Flight {
   #commits = false;
   #committed: Promise<Committed> | undefined;
   #answered = false;
+  #abandoned = false;
 
   /** @param behind the one in front of it in its session: nothing is sent before its COMMIT. Not kept, or each would keep all before. */
   constructor(options: FlightOptions, behind?: Flight) {
@@ -132,8 +133,13 @@ export class Flight {
     this.#batch.release();
   }
 
+  get isAbandoned(): boolean {
+    return this.#abandoned;
+  }
+
   /** Resolves when nothing more of it is sent or answered: one that is held is not sent at all. */
   async abandon(): Promise<void> {
+    this.#abandoned = true;
     if (this.#batch.held) this.#batch.abandon();
     await this.#answer.catch(() => {});
   }

@@ -1,33 +1,17 @@
 import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { catalogColumn, catalogTable } from "../../test/support/catalog.ts";
+import { rowChange, UNSENT } from "../../test/support/row-changes.ts";
 import { RowChange, type RowChangeKind, TruncateChange } from "../change/change.ts";
 import type { Group, GroupMember } from "../change/group.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";
-import { COLUMN_NULL, COLUMN_TEXT, COLUMN_UNCHANGED, TupleReader } from "../change/tuple.ts";
+import { COLUMN_NULL, COLUMN_UNCHANGED, TupleReader } from "../change/tuple.ts";
 import { fold, type Folded } from "./fold.ts";
 import type { TablePlan } from "./table-plan.ts";
 
 /** Key, value, and one that is not sent when it did not change. */
 type Row = readonly [key: string, value: string, large: string];
-
-const UNSENT = Symbol("unchanged");
-
-function tuple(values: readonly (string | null | typeof UNSENT)[]): Buffer {
-  const parts = [Buffer.from([0, values.length])];
-  for (const value of values) {
-    if (value === null) parts.push(Buffer.from([COLUMN_NULL]));
-    else if (value === UNSENT) parts.push(Buffer.from([COLUMN_UNCHANGED]));
-    else {
-      const bytes = Buffer.from(value);
-      const length = Buffer.alloc(4);
-      length.writeInt32BE(bytes.length);
-      parts.push(Buffer.from([COLUMN_TEXT]), length, bytes);
-    }
-  }
-  return Buffer.concat(parts);
-}
 
 function rowOf(change: RowChange, start: number): (string | null | typeof UNSENT)[] {
   const reader = new TupleReader().reset(change.bytes, start);
@@ -66,27 +50,6 @@ function planFor(relation: Relation, change: Partial<TablePlan> = {}): TablePlan
     sharedBy: 1,
     ...change,
   };
-}
-
-function rowChange(
-  kind: RowChangeKind,
-  relation: Relation,
-  oldKey: string | undefined,
-  values: readonly (string | typeof UNSENT)[] | undefined,
-): RowChange {
-  const old = oldKey === undefined ? Buffer.alloc(0) : tuple([oldKey, null, null]);
-  const now = values === undefined ? Buffer.alloc(0) : tuple(values);
-  return new RowChange(
-    kind,
-    relation,
-    // Something before them, as a message has its header there.
-    Buffer.concat([Buffer.from("header"), old, now]),
-    oldKey === undefined ? -1 : 6,
-    oldKey !== undefined,
-    values === undefined ? -1 : 6 + old.length,
-    values?.includes(UNSENT) ?? false,
-    100,
-  );
 }
 
 /** A table's rows by key. */

@@ -45,7 +45,7 @@ export interface Config {
     /** `transaction`: each source transaction is a target transaction; `group`: several may become one. */
     readonly mode: "group" | "transaction";
     /** Sessions on the target that write groups at the same time. */
-    readonly workers: number;
+    readonly workers: number | "auto";
     /** Upper bounds of a group of transactions that become one target transaction; how long it may gather, in milliseconds. */
     readonly group: { readonly transactions: number; readonly bytes: number; readonly delayMs: number };
     /** A transaction is applied when it is so old, in milliseconds. */

@@ -57,6 +57,7 @@ describe("a file that is right", () => {
       apply: {
         conflict: "source-wins",
         mode: "group",
+        workers: "auto",
         delayMs: 0,
         group: { transactions: 10_000, bytes: 4 * 2 ** 20, delayMs: 0 },
       },

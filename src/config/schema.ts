@@ -150,12 +150,10 @@ export const configSchema = z
             "`group`: several source transactions may become one target transaction. `transaction`: each is one of its own, for triggers on the target that depend on it; slower.",
           ),
         workers: z
-          .int()
-          .min(1)
-          .max(16)
-          .default(2)
+          .union([z.literal("auto"), z.int().min(1).max(16)])
+          .default("auto")
           .describe(
-            "Sessions on the target that write groups at the same time, while catching up, where the groups touch no row in common. They are committed in the source's order.",
+            "Sessions on the target that write groups at the same time while catching up, where the groups touch no row in common; they are committed in the source's order. `auto`: 4 where a round trip to the target takes more than a millisecond or there are more than two processors, else 1.",
           ),
         delay: duration(0, 30 * DAY)
           .prefault("0s")

@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { Applier, type Applied, type ParallelOptions } from "../apply/applier.ts";
 import { rowKeysOf } from "../apply/row-keys.ts";
 import { openWorkerSession } from "../apply/target-session.ts";
@@ -35,6 +36,10 @@ export interface FollowOptions {
 const CAPACITY_BYTES = 16 * 1024 * 1024;
 const WORKER_BYTES = 4 * 1024 * 1024;
 
+const AUTO_WORKERS = 4;
+/** A round trip to a server of which another is worth while. */
+const LONG_TRIP_MS = 1;
+
 /** While commits wait to be flushed the target is asked this often; the WAL writer flushes every 200 ms. */
 const FLUSH_POLL_MS = 100;
 
@@ -66,9 +71,11 @@ export async function follow(
   // A predecessor's last commits may not be flushed yet: a crash of the target could still take them back.
   const [wal] = await open.control.query("select pg_catalog.pg_current_wal_insert_lsn() as lsn");
   let flow: Flow | undefined;
-  const { workers } = config.apply;
+  const hear = (connection: WireConnection): void =>
+    void connection.closed.then((error) => transport.fail(error));
+  const parallel = await parallelOptions(context, open, hear);
   const transport = new MemoryTransport({
-    capacityBytes: CAPACITY_BYTES + (workers - 1) * WORKER_BYTES,
+    capacityBytes: CAPACITY_BYTES + (parallel.workers - 1) * WORKER_BYTES,
     groupTransactions: config.apply.mode === "transaction" ? 1 : config.apply.group.transactions,
     groupBytes: config.apply.group.bytes,
     groupDelayMs: config.apply.group.delayMs,
@@ -115,9 +122,6 @@ export async function follow(
     onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });
   const planner = await Planner.open(context, open, binary);
-  const hear = (connection: WireConnection): void =>
-    void connection.closed.then((error) => transport.fail(error));
-  const parallel = await parallelOptions(context, open, hear);
   await using applier = new Applier({
     connection: open.session.connection,
     pipeline: target.name,
@@ -157,6 +161,18 @@ export async function follow(
   }
 }
 
+/** Written by several at once on two processors that everything shares, a backlog is drained no sooner: see ADR 11. */
+async function workersFor(connection: WireConnection): Promise<number> {
+  if (availableParallelism() > 2) return AUTO_WORKERS;
+  let shortestMs = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < 3 && shortestMs > LONG_TRIP_MS; round++) {
+    const startMs = performance.now();
+    await connection.query("select");
+    shortestMs = Math.min(shortestMs, performance.now() - startMs);
+  }
+  return shortestMs > LONG_TRIP_MS ? AUTO_WORKERS : 1;
+}
+
 /** How the applier gets more sessions, and knows what it must not write at the same time. */
 async function parallelOptions(
   context: PipelineContext,
@@ -164,8 +180,9 @@ async function parallelOptions(
   hear: (connection: WireConnection) => void,
 ): Promise<ParallelOptions> {
   const { config, target, log, ownBackends } = context;
-  const { workers } = config.apply;
   const { version } = targetFacts;
+  const { workers: wanted } = config.apply;
+  const workers = wanted === "auto" ? await workersFor(session.connection) : wanted;
   const constraints = workers > 1 ? await readConstraints(control, version, session.replicaRole) : undefined;
   return {
     workers,

@@ -16,6 +16,16 @@ const PAIRS = [
   { sourceMajor: 15, targetMajor: 18 },
 ] as const;
 
+/** Small groups, so that there are many to be written at the same time. */
+const PARALLEL = "workers: 4, write: sets, group: { transactions: 3 }";
+
+const WAYS = [
+  { gear: "auto", apply: PARALLEL },
+  { gear: "auto", apply: "workers: 1" },
+  { gear: "bulk", apply: PARALLEL },
+  { gear: "bulk", apply: "workers: 1" },
+] as const;
+
 /** Each round starts from an empty target. */
 const FAULTS_A_ROUND = long ? 40 : 4;
 const count = Math.ceil(faults / FAULTS_A_ROUND);
@@ -24,6 +34,7 @@ const rounds = Array.from({ length: count }, (_, index) => ({
   seed: seed + index,
   faults: Math.floor(faults / count) + (index < faults % count ? 1 : 0),
   ...(PAIRS[(seed + index) % PAIRS.length] as (typeof PAIRS)[number]),
+  way: WAYS[(seed + index) % WAYS.length] as (typeof WAYS)[number],
 }));
 
 describe("exactly once, whatever happens", () => {

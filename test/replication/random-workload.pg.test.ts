@@ -233,6 +233,7 @@ test.for([
   ["small groups, values as text", "binary: off\napply: { group: { transactions: 2 } }"],
   ["groups as sets", "apply: { write: sets }"],
   ["groups as sets, values as text", "binary: off\napply: { write: sets, group: { transactions: 30 } }"],
+  ["groups at the same time", "apply: { write: sets, workers: 4, group: { transactions: 2 } }"],
 ] as const)(
   "random transactions leave source and target equal: %s",
   { timeout: 300_000 },

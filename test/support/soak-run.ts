@@ -22,6 +22,8 @@ export interface SoakOptions {
   readonly writers: number;
   readonly historyRows: number;
   readonly largeMegabytes: { readonly from: number; readonly to: number };
+  /** How it reads and writes: `apply` as one line of YAML, and `gear`. */
+  readonly way: { readonly gear: string; readonly apply: string };
   readonly say: (line: string) => void;
 }
 
@@ -105,7 +107,7 @@ class Soak implements AsyncDisposable {
       await ReplicatorHome.create(
         `source: ${networks.source.url(servers.source.url())}\n` +
           `targets:\n  soak: ${networks.target.url(servers.target.url())}\n` +
-          `timeout: ${TIMEOUT_MS}ms\napply: { conflict: stop }\n`,
+          `timeout: ${TIMEOUT_MS}ms\ngear: ${options.way.gear}\napply: { conflict: stop, ${options.way.apply} }\n`,
       ),
     );
     networks.source.throttle(COPY_BYTES_PER_SECOND);
@@ -121,8 +123,10 @@ class Soak implements AsyncDisposable {
   }
 
   async run(): Promise<void> {
-    const { seed, sourceMajor, targetMajor, faults, writers, largeMegabytes } = this.#options;
-    this.#note(`seed ${seed}, PostgreSQL ${sourceMajor} → ${targetMajor}, ${faults} faults`);
+    const { seed, sourceMajor, targetMajor, faults, writers, largeMegabytes, way } = this.#options;
+    this.#note(
+      `seed ${seed}, PostgreSQL ${sourceMajor} → ${targetMajor}, ${faults} faults, gear ${way.gear}, ${way.apply}`,
+    );
     const { source, target } = this.#site.servers;
     const workload = new Workload({
       url: source.url(),

@@ -52,6 +52,10 @@ const T = relation(1, "t", [
   ["v", 25],
 ]);
 const LOG = relation(2, "log", [["n", 23]]);
+const CHILD = relation(3, "child", [
+  ["id", 23],
+  ["parent", 23],
+]);
 
 let commitLsn = 1000n;
 
@@ -84,7 +88,7 @@ interface Target extends AsyncDisposable {
 }
 
 async function openTarget(
-  options: { keysOf?: (plan: TablePlan) => RowKeys; conflict?: "source-wins" | "stop" } = {},
+  options: { keysOf?: (plan: TablePlan) => RowKeys; enforcesForeignKeys?: boolean } = {},
 ): Promise<Target> {
   const database = await freshDatabase(sharedCluster("target"));
   await database.query(SCHEMA);
@@ -103,7 +107,12 @@ async function openTarget(
   const session = { ...SESSION, conninfo, pipeline: PIPELINE, version };
   const { connection } = await openTargetSession({ ...session, ownBackends: new Set() });
   const tables = await readTables(control, version);
-  const constraints = await readConstraints(control, version, true);
+  const { enforcesForeignKeys = false } = options;
+  const constraints = await readConstraints(control, version, !enforcesForeignKeys);
+  const asRole = async (writer: WireConnection): Promise<void> => {
+    if (enforcesForeignKeys) await writer.query("set session_replication_role = origin");
+  };
+  await asRole(connection);
   const workers: WireConnection[] = [];
   const applier = new Applier({
     connection,
@@ -126,13 +135,14 @@ async function openTarget(
         missingColumn: "stop",
       }),
     copies: { lsnOf: () => ZERO_LSN, newestLsn: ZERO_LSN },
-    conflict: options.conflict ?? "source-wins",
+    conflict: "source-wins",
     binary: false,
     write: "sets",
     parallel: {
       workers: WORKERS,
       connect: async () => {
         const worker = await openWorkerSession(session);
+        await asRole(worker);
         workers.push(worker);
         return worker;
       },
@@ -387,6 +397,30 @@ describe("several sessions", () => {
       ["b", "v"],
       ["a", "v"],
       ["c", "v"],
+    ]);
+  });
+
+  test("where foreign keys are enforced, a row waits for the one that it refers to, and others do not", async () => {
+    await using target = await openTarget({ enforcesForeignKeys: true });
+    const from = await openWorkers(target);
+    await target.apply([groupOf(from + 1, [insert(1), insert(2)])]);
+    const childOf = (id: number, parent: number): RowChange =>
+      rowChange("insert", CHILD, undefined, [String(id), String(parent)]);
+    const groups = [
+      groupOf(from + 2, [insert(3), update(1, null, "new")]),
+      groupOf(from + 3, [childOf(20, 2)]),
+      groupOf(from + 4, [childOf(21, 2), childOf(22, 2)]),
+      groupOf(from + 5, [childOf(30, 3)]),
+    ];
+    await heldUp(target, 1, groups, 2);
+    expect(await target.database.query("select * from child order by id")).toEqual([
+      { id: 20, parent: 2 },
+      { id: 21, parent: 2 },
+      { id: 22, parent: 2 },
+      { id: 30, parent: 3 },
+    ]);
+    expect(await target.database.query("select replays::int from erserver.progress")).toEqual([
+      { replays: 0 },
     ]);
   });
 

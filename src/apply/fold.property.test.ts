@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { catalogColumn, catalogTable } from "../../test/support/catalog.ts";
 import { rowChange, UNSENT } from "../../test/support/row-changes.ts";
-import { RowChange, type RowChangeKind, TruncateChange } from "../change/change.ts";
+import { type RowChange, type RowChangeKind, TruncateChange } from "../change/change.ts";
 import type { Group, GroupMember } from "../change/group.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Relation } from "../change/relation.ts";

@@ -26,7 +26,7 @@ const half = fc.oneof(
 );
 const hash: fc.Arbitrary<Hash> = fc.tuple(half, half);
 /** A set grows when it has 32, 64, 128 and 256. */
-const hashes = fc.array(hash, { maxLength: 600 });
+const hashes = fc.array(hash, { maxLength: 600, size: "max" });
 
 describe("a set of hashes", () => {
   test("holds what was added, each once, and nothing else", () => {
@@ -34,11 +34,11 @@ describe("a set of hashes", () => {
       fc.property(hashes, hashes, (added, others) => {
         const { keys, model } = setOf([...added, ...added.slice(0, 50)]);
         expect(keys.size).toBe(model.size);
-        const asked = [...added, ...others, ...added.map(([high, low]): Hash => [low, high])];
-        for (const each of [...asked, [0, 0], [0, 1]] as const)
+        const swapped = added.map(([high, low]): Hash => [low, high]);
+        for (const each of [...added, ...others, ...swapped, [0, 0], [0, 1]] as Hash[])
           expect([each, keys.has(...each)]).toEqual([each, model.has(named(each))]);
       }),
-      { numRuns: 200 },
+      { numRuns: 100 },
     );
   });
 
@@ -51,7 +51,7 @@ describe("a set of hashes", () => {
         expect([...a.model].some((name) => b.model.has(name))).toBe(expected);
         expect([a.keys.meets(b.keys), b.keys.meets(a.keys)]).toEqual([expected, expected]);
       }),
-      { numRuns: 1_000 },
+      { numRuns: 500 },
     );
   });
 

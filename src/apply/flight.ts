@@ -271,6 +271,6 @@ export class Flight {
   }
 }
 
-export function lastOf(group: Group): Transaction {
+function lastOf(group: Group): Transaction {
   return (group.members.at(-1) as Group["members"][number]).transaction;
 }

@@ -237,7 +237,9 @@ export class Applier implements AsyncDisposable {
     const ahead = this.#begun.slice(1);
     const large = ahead.filter(({ flight: { group, options } }) => !isSmall(group, options.net)).length;
     if (this.#laneOf(this.#begun[0]).isStale) return false;
-    return ahead.length < MOST_SMALL && large < this.#options.parallel.workers;
+    // While groups fail, whatever is sent behind them is sent in vain.
+    const most = this.#serial > 0 ? 1 : MOST_SMALL;
+    return ahead.length < most && large < this.#options.parallel.workers;
   }
 
   /** A small group's COMMIT does not wait for an answer, and neither does what is behind it. */

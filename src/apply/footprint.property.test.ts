@@ -250,6 +250,8 @@ describe("a group", () => {
     });
     expect(meet([[update(a, "1", null, "x")], [update(a, "2", null, "x")]], pair)).toBe(false);
     expect(meet([[update(a, "1", "u", "x")], [update(a, "2", "u", "x")]], pair)).toBe(true);
+    // The other column may have changed.
+    expect(meet([[update(a, "1", UNSENT, "x")], [update(a, "2", "u", "x")]], pair)).toBe(true);
   });
 
   test("does not take the values of a key for others that are as long together", () => {

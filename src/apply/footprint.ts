@@ -82,12 +82,15 @@ export class Footprint {
     let inserts = false;
     for (const change of this.#group.changes) {
       if (!(change instanceof RowChange)) return undefined;
-      if (change.relation === last && (change.kind === "insert" || !inserts)) continue;
+      const asBefore = change.relation === last && (change.kind === "insert" || !inserts);
+      if (asBefore && !change.lacksColumns) continue;
       last = change.relation;
       inserts = change.kind === "insert";
-      const { by, table, references } = this.#keysOf(last);
+      const { by, table, own, references } = this.#keysOf(last);
       if (by === "everything") return undefined;
-      note(table, by === "table" ? "whole" : inserts ? "inserts" : "changes");
+      // Of a key with several columns one may have changed and another not been sent.
+      const whole = by === "table" || (change.lacksColumns && own.some(({ columns }) => columns.length > 1));
+      note(table, whole ? "whole" : inserts ? "inserts" : "changes");
       for (const reference of references) note(reference.table, "changes");
     }
     return uses;
@@ -113,7 +116,7 @@ export class Footprint {
 
 const reader = new TupleReader();
 
-/** Adds the hash of a key's values; none when one is NULL, which equals nothing, or was not sent, and so did not change. */
+/** Adds the hash of a key's values; none when one is NULL, which equals nothing, or was not sent: a single one has not changed then. */
 function addKey(set: KeySet, { id, columns }: RowKey, bytes: Buffer, start: number): void {
   // As cyrb53 does it: two multiplicative hashes side by side.
   let high = 0xdeadbeef ^ id;

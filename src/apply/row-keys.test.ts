@@ -17,7 +17,16 @@ function planOf(
       : [{ index, target: typeof column === "string" ? catalogColumn(column) : column }],
   );
   return {
-    relation: { id: 900 + oid, schema: "public", name: "t", replicaIdentity: "default", columns: [] },
+    relation: {
+      id: 900 + oid,
+      schema: "public",
+      name: "t",
+      replicaIdentity: "default",
+      columns: columns.map((column) => ({
+        ...catalogColumn("unused", typeof column === "object" ? column : {}),
+        partOfKey: false,
+      })),
+    },
     target: catalogTable({ oid, columns: written.map(({ target }) => target) }),
     label: "public.t",
     written,
@@ -135,6 +144,13 @@ describe("a key's values", () => {
     expect(rowKeysOf(planOf(["id", named("u")]), constraintsOf({ unique: [["u"]] })).by).toBe("keys");
   });
 
+  test("come with the source's scale, which need not be the target's", () => {
+    const plan = planOf([catalogColumn("id", { typeOid: 1700, typeModifier: NUMERIC_10_2 })]);
+    const [column] = plan.relation.columns;
+    const relation = { ...plan.relation, columns: [{ ...column!, typeModifier: NUMERIC_10_2 - 1 }] };
+    expect(rowKeysOf({ ...plan, relation }, constraintsOf()).by).toBe("table");
+  });
+
   test.for([
     ["real", { typeOid: 700 }],
     ["float8", { typeOid: 701 }],
@@ -222,6 +238,14 @@ describe("a foreign key", () => {
       own: [{ id: expect.any(Number) as number, columns: [0] }],
       references: [{ id: parents.own[0]?.id, columns: [2], table: 1 }],
     });
+  });
+
+  test("is looked up also of a table that has no keys to tell its own rows by", () => {
+    const { by, references } = rowKeysOf(
+      { ...child, key: [], wholeRow: true },
+      constraintsOf({}, [foreignKey]),
+    );
+    expect([by, references]).toMatchObject(["table", [{ columns: [2], table: 1 }]]);
   });
 
   test("of several columns has them in the order of the key that it refers to", () => {

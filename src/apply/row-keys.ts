@@ -1,3 +1,4 @@
+import type { RelationColumn } from "../change/relation.ts";
 import { type CatalogColumn, FIRST_UNFIXED_OID } from "../postgres/catalog.ts";
 import type { Constraints, ForeignKey } from "../postgres/constraints.ts";
 import type { RowKey, RowKeys } from "./footprint.ts";
@@ -11,10 +12,14 @@ const ONE_FORM: ReadonlySet<number> = new Set([
 /** bpchar and numeric: with a length, or a scale, all values of a column have as many blanks, or digits behind the point. */
 const ONE_FORM_WITH_MODIFIER: ReadonlySet<number> = new Set([1042, 1700]);
 
-/** Equal values are equal bytes, as text and in binary form. */
-function hasOneForm({ baseTypeOid, typeModifier, binarySafe }: CatalogColumn): boolean {
+/** Equal values are equal bytes, as text and in binary form. They come as the source's modifier makes them. */
+function hasOneForm(
+  { baseTypeOid, typeModifier, binarySafe }: CatalogColumn,
+  source: RelationColumn | undefined,
+): boolean {
   if (ONE_FORM.has(baseTypeOid)) return true;
-  if (ONE_FORM_WITH_MODIFIER.has(baseTypeOid)) return typeModifier >= 0;
+  if (ONE_FORM_WITH_MODIFIER.has(baseTypeOid))
+    return typeModifier >= 0 && source?.typeModifier === typeModifier;
   // Of the types of users only enums are.
   return baseTypeOid >= FIRST_UNFIXED_OID && binarySafe;
 }
@@ -22,40 +27,36 @@ function hasOneForm({ baseTypeOid, typeModifier, binarySafe }: CatalogColumn): b
 /** Where it cannot be told by keys what two changes have to do with each other, they count as having to do. */
 export function rowKeysOf(plan: TablePlan, constraints: Constraints): RowKeys {
   const table = plan.target.oid;
-  const inDoubt = (by: "table" | "everything"): RowKeys => ({ table, by, own: [], references: [] });
+  const everything: RowKeys = { table, by: "everything", own: [], references: [] };
   const own = constraints.tables.get(table);
   const related = constraints.foreignKeys.filter(({ from, to }) => from === table || to === table);
   if (own === undefined || own.fires || related.some((key) => isDoubtful(key, constraints)))
-    return inDoubt("everything");
+    return everything;
 
   const columnOf = (name: string): number | undefined => {
     const column = plan.written.find(({ target }) => target.name === name);
-    return column === undefined || !hasOneForm(column.target) || own.looselyCompared.includes(name)
+    return column === undefined ||
+      !hasOneForm(column.target, plan.relation.columns[column.index]) ||
+      own.looselyCompared.includes(name)
       ? undefined
       : column.index;
   };
   const identity = plan.key.map(({ target }) => target.name);
   // What is referred to is named by the rows that it identifies: the old values of other keys are not sent.
   const referred = related.filter(({ to }) => to === table);
-  if (referred.some(({ referenced }) => !sameColumns(referenced, identity))) return inDoubt("everything");
+  if (referred.some(({ referenced }) => !sameColumns(referenced, identity))) return everything;
   const keys = [...(identity.length === 0 ? [] : [identity]), ...own.unique].map((names) =>
     names === undefined ? undefined : keyOf(table, names, names.map(columnOf)),
   );
-  const references = related
-    .filter(({ from }) => from === table)
-    .map(({ to, columns, referenced }) => {
-      const key = keyOf(to, referenced, columns.map(columnOf));
-      return key === undefined ? undefined : { ...key, table: to };
-    });
-  if (references.includes(undefined)) return inDoubt("everything");
-  if (plan.wholeRow || keys.includes(undefined)) return inDoubt("table");
+  const references: (RowKey & { readonly table: number })[] = [];
+  for (const { to, columns, referenced } of related.filter(({ from }) => from === table)) {
+    const key = keyOf(to, referenced, columns.map(columnOf));
+    if (key === undefined) return everything;
+    references.push({ ...key, table: to });
+  }
+  if (plan.wholeRow || keys.includes(undefined)) return { table, by: "table", own: [], references };
   const byId = new Map(keys.map((key) => [(key as RowKey).id, key as RowKey]));
-  return {
-    table,
-    by: "keys",
-    own: [...byId.values()],
-    references: references.filter((reference) => reference !== undefined),
-  };
+  return { table, by: "keys", own: [...byId.values()], references };
 }
 
 /** A partitioned table's rows may be looked for, or written, under the name of a partition. */

@@ -16,7 +16,7 @@ export interface ForeignKey {
 
 /** By what the rows of one table have to do with other rows. */
 export interface TableConstraints {
-  /** Columns of its unique indexes; undefined for one over expressions or some of the rows, or of an exclusion constraint. */
+  /** Columns of its unique indexes; undefined for one over expressions or some of the rows, of an exclusion constraint, or that compares otherwise than `=` does. */
   readonly unique: readonly (readonly string[] | undefined)[];
   /** Triggers or rules of users fire. */
   readonly fires: boolean;
@@ -47,7 +47,9 @@ const constraintsQuery = (version: number, fires: string): string => `
     select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
   select t.oid,
     (select coalesce(pg_catalog.json_agg(case
-        when i.indisunique and not i.indisexclusion and i.indpred is null and i.indexprs is null ${version >= 150_000 ? "and not i.indnullsnotdistinct" : ""} then
+        when i.indisunique and not i.indisexclusion and i.indpred is null and i.indexprs is null ${version >= 150_000 ? "and not i.indnullsnotdistinct" : ""}
+            and not exists (select 1 from pg_catalog.pg_opclass o where o.oid = any (i.indclass::oid[]) and not o.opcdefault)
+            ${version >= 120_000 ? "and not exists (select 1 from pg_catalog.pg_collation l where l.oid = any (i.indcollation::oid[]) and not l.collisdeterministic)" : ""} then
           (select pg_catalog.json_agg(a.attname order by k.position) from pg_catalog.unnest(i.indkey::int2[]) with ordinality as k(attnum, position)
             join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum where k.position <= ${version >= 110_000 ? "i.indnkeyatts" : "i.indnatts"})
         end), '[]')

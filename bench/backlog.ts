@@ -162,3 +162,86 @@ export const BACKLOGS: readonly Scenario[] = [
     generate: () => "DELETE FROM event WHERE id % 11 <> 0",
   }),
 ];
+
+const WIDE_COLUMNS = 200;
+const LARGE_ROW_BYTES = 1024 * 1024;
+const TABLES = 2000;
+
+const columnNames = Array.from({ length: WIDE_COLUMNS - 1 }, (_, column) => `c${column + 1}`);
+
+/** What the others have little of: columns, bytes in a row, tables. Look at the peak memory too. */
+export const SHAPES: readonly Scenario[] = [
+  scenarioOf({
+    name: "backlog-wide",
+    about: `20,000 rows of ${WIDE_COLUMNS} columns inserted, then updated, 100 a transaction`,
+    unit: "rows",
+    work: (size) => 2 * size(20_000),
+    prepare: (pair) =>
+      onBoth(
+        pair,
+        `CREATE TABLE wide (id int PRIMARY KEY, ${columnNames.map((name, at) => `${name} ${at % 2 === 0 ? "int" : "text"}`).join(", ")})`,
+      ),
+    generate: (pair, size) =>
+      write(
+        pair,
+        `DO $$ BEGIN
+          FOR low IN 1 .. ${size(20_000)} BY 100 LOOP
+            INSERT INTO wide SELECT id, ${columnNames.map((_, at) => (at % 2 === 0 ? `id + ${at}` : `'text ' || id + ${at}`)).join(", ")}
+              FROM generate_series(low, low + 99) AS id;
+            COMMIT;
+            UPDATE wide SET c1 = -c1, c2 = c2 || '.' WHERE id BETWEEN low AND low + 99;
+            COMMIT;
+          END LOOP;
+        END $$`,
+      ),
+  }),
+  scenarioOf({
+    name: "backlog-large-rows",
+    about: "500 rows of 1 MB each, one a transaction",
+    unit: "rows",
+    work: (size) => size(500),
+    prepare: (pair) =>
+      onBoth(
+        pair,
+        "CREATE TABLE large (id int PRIMARY KEY, body text); ALTER TABLE large ALTER body SET STORAGE EXTERNAL",
+      ),
+    generate: (pair, size) =>
+      write(
+        pair,
+        `DO $$ BEGIN
+          FOR id IN 1 .. ${size(500)} LOOP
+            INSERT INTO large VALUES (id, repeat(md5(id::text), ${LARGE_ROW_BYTES / 32}));
+            COMMIT;
+          END LOOP;
+        END $$`,
+      ),
+  }),
+  scenarioOf({
+    name: "backlog-tables",
+    about: `2,000 tables: 10 transactions for each, of one row inserted and one updated`,
+    unit: "transactions",
+    work: (size) => 10 * size(TABLES),
+    prepare: (pair, size) =>
+      onBoth(
+        pair,
+        `DO $$ BEGIN
+          FOR n IN 1 .. ${size(TABLES)} LOOP
+            EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v text)', n);
+            COMMIT;
+          END LOOP;
+        END $$`,
+      ),
+    generate: (pair, size) =>
+      write(
+        pair,
+        `DO $$ BEGIN
+          FOR id IN 1 .. 10 LOOP
+            FOR n IN 1 .. ${size(TABLES)} LOOP
+              EXECUTE format('INSERT INTO t%s VALUES (%s, ''new''); UPDATE t%1$s SET v = ''%2$s'' WHERE id = %2$s', n, id);
+              COMMIT;
+            END LOOP;
+          END LOOP;
+        END $$`,
+      ),
+  }),
+];

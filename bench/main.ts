@@ -1,6 +1,6 @@
 /** Measures erserver and native logical replication side by side: docs/benchmarks.md says what and how. */
 import path from "node:path";
-import { BACKLOGS, INSERT, TPCB } from "./backlog.ts";
+import { BACKLOGS, INSERT, SHAPES, TPCB } from "./backlog.ts";
 import { COPY } from "./copy.ts";
 import { ErserverFollower } from "./erserver.ts";
 import type { Follower } from "./follower.ts";
@@ -27,6 +27,7 @@ const throughWan = (scenario: Scenario, side: "source" | "target"): Scenario => 
 
 const SCENARIOS: readonly Scenario[] = [
   ...BACKLOGS,
+  ...SHAPES,
   COPY,
   LAG,
   OVERHEAD,
@@ -40,8 +41,8 @@ const SCENARIOS: readonly Scenario[] = [
 const HELP = `npm run bench -- <scenario>… [options]
 
 scenarios
-${SCENARIOS.map(({ name, about }) => `  ${name.padEnd(16)} ${about}`).join("\n")}
-  all             each of them
+${SCENARIOS.map(({ name, about }) => `  ${name.padEnd(26)} ${about}`).join("\n")}
+  all                        each of them
 
 options
   --rounds N      runs of each side, whose median is told (default ${DEFAULTS.rounds})

@@ -77,7 +77,7 @@ const FEW_CHANGES = 50;
 /** Most small groups on their way at once. */
 const MOST_SMALL = 64;
 
-/** So many groups are written one by one after two that were written at once were in each other's way. */
+/** So many groups are written one by one after one that failed, or stood in the way of another. */
 const SERIAL_GROUPS = 16;
 
 /** How long the target may work on a group before it is asked what it waits for. */
@@ -85,6 +85,7 @@ const BLOCKED_MS = 1_000;
 
 /** A group that is being written. */
 interface Begun {
+  readonly delivered: Group;
   readonly flight: Flight;
   /** Undefined where nothing may be written at the same time. */
   readonly footprint: Footprint | undefined;
@@ -154,12 +155,14 @@ export class Applier implements AsyncDisposable {
    */
   async apply(delivered: Group, next: NextGroup): Promise<Applied | undefined> {
     const before = this.#begun.shift();
-    this.#given.shift();
+    const expected = this.#given.shift() ?? delivered;
+    if (expected !== delivered || (this.#begun[0] ?? { delivered }).delivered !== delivered)
+      throw new Error("a group was to be applied before the one in front of it");
     if (this.#begun[0] === undefined) {
       const lane = this.#laneOf(before);
       if (lane.isStale) await lane.forget();
       const flight = this.#begin(this.#remaining(delivered), before?.flight, lane);
-      this.#begun = [{ flight, footprint: this.#footprint(flight.group) }];
+      this.#begun = [{ delivered, flight, footprint: this.#footprint(flight.group) }];
     }
     const { flight } = this.#begun[0] as Begun;
     flight.release();
@@ -216,19 +219,23 @@ export class Applier implements AsyncDisposable {
 
   async #lookAhead(head: Flight, next: NextGroup): Promise<void> {
     while (this.#hasRoom()) {
-      let delivered = this.#given[this.#begun.length - 1];
+      const delivered = this.#given[this.#begun.length - 1];
       if (delivered === undefined) {
-        delivered = await next(head.answered);
-        if (delivered === undefined) return;
-        this.#given.push(delivered);
+        const given = await next(head.answered);
+        if (given === undefined) return;
+        this.#given.push(given);
+        continue;
       }
       const group = this.#remaining(delivered);
-      const footprint = this.#footprint(group);
-      const lane = await this.#laneFor(group, footprint);
+      const planned = await this.#isPlanned(group);
+      // What is begun may have been taken back meanwhile: then another group is next.
+      if (this.#given[this.#begun.length - 1] !== delivered) continue;
+      const footprint = planned ? this.#footprint(group) : undefined;
+      const lane = this.#laneFor(footprint);
       const before = (this.#begun.at(-1) as Begun).flight;
       const behind = this.#begun.findLast(({ flight }) => flight.lane === lane)?.flight;
       const flight = this.#begin(group, before, lane, behind);
-      this.#begun.push({ flight, footprint });
+      this.#begun.push({ delivered, flight, footprint });
       if (before !== behind) void commitInTurn(flight, before);
     }
   }
@@ -244,21 +251,23 @@ export class Applier implements AsyncDisposable {
 
   /** A small group's COMMIT does not wait for an answer, and neither does what is behind it. */
   #footprint(group: Group): Footprint | undefined {
-    if (this.#serial > 0) this.#serial--;
     const { workers } = this.#options.parallel;
     if (workers === 1 || this.#serial > 0 || isSmall(group, this.#isNet(group))) return undefined;
     return new Footprint(group, (relation) => this.#keys(relation));
   }
 
+  /** What cannot be planned is thrown when the group's time has come. */
+  async #isPlanned(group: Group): Promise<boolean> {
+    if (this.#options.parallel.workers === 1) return false;
+    return this.#plan(group).then(
+      () => true,
+      () => false,
+    );
+  }
+
   /** The session of the last group that this one may have to do with; else whichever is free first. */
-  async #laneFor(group: Group, footprint: Footprint | undefined): Promise<Lane> {
+  #laneFor(footprint: Footprint | undefined): Lane {
     const last = this.#laneOf(this.#begun.at(-1));
-    try {
-      if (footprint !== undefined) await this.#plan(group);
-    } catch {
-      // It is thrown when the group's time has come.
-      return last;
-    }
     const met = this.#begun.findLast(
       (other) => footprint === undefined || other.footprint === undefined || footprint.meets(other.footprint),
     );
@@ -284,6 +293,7 @@ export class Applier implements AsyncDisposable {
 
   /** Begins to write a group `before` which there is another, in the session of `behind`, which need not be committed yet. */
   #begin(group: Group, before: Flight | undefined, lane: Lane, behind?: Flight): Flight {
+    if (this.#serial > 0) this.#serial--;
     const { workers } = this.#options.parallel;
     const { rows, replays, conflicts } =
       group.begins || before === undefined ? { rows: 0, replays: 0, conflicts: 0 } : before.counts;

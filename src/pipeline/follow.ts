@@ -8,6 +8,7 @@ import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import { blockersOf } from "../postgres/advisory-lock.ts";
 import { type Constraints, readConstraints } from "../postgres/constraints.ts";
 import { publicationFingerprint } from "../postgres/publications.ts";
 import { MemoryTransport } from "../transport/memory.ts";
@@ -194,12 +195,7 @@ async function parallelOptions(
       return connection;
     },
     keysOf: (plan) => rowKeysOf(plan, constraints as Constraints),
-    blockersOf: async (backendPid) => {
-      const [row] = await control.query("select pg_catalog.pg_blocking_pids($1)::text[] as pids", [
-        backendPid,
-      ]);
-      return ((row?.["pids"] ?? []) as unknown as string[]).map(Number);
-    },
+    blockersOf: (backendPid) => blockersOf(control, backendPid),
     onRefused: (reason) => log.info(`no more sessions to write with: ${reason.message}`),
   };
 }

@@ -78,3 +78,11 @@ export async function inOneDatabase(one: ControlSession, other: ControlSession):
   await one.query(`select pg_catalog.pg_advisory_unlock(${key})`);
   return free?.["free"] !== "true";
 }
+
+/** The backends that a backend waits for. */
+export async function blockersOf(session: ControlSession, backendPid: number): Promise<number[]> {
+  const rows = await session.query("select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))::text as pid", [
+    backendPid,
+  ]);
+  return rows.map((row) => Number(row["pid"]));
+}

@@ -12,6 +12,7 @@ import { type Lsn, ZERO_LSN } from "../../src/change/lsn.ts";
 import type { Relation } from "../../src/change/relation.ts";
 import { type Conninfo, parseConninfo } from "../../src/config/conninfo.ts";
 import { systemEnvironment } from "../../src/config/environment.ts";
+import { blockersOf } from "../../src/postgres/advisory-lock.ts";
 import { readTables } from "../../src/postgres/catalog.ts";
 import { type ControlSession, connectControl } from "../../src/postgres/connect.ts";
 import { readConstraints } from "../../src/postgres/constraints.ts";
@@ -84,7 +85,7 @@ interface Target extends AsyncDisposable {
   readonly applier: Applier;
   readonly workers: readonly WireConnection[];
   /** Applies all, each given ahead as soon as it is wanted. */
-  apply(groups: readonly Group[]): Promise<void>;
+  apply(groups: readonly Group[], gives?: (index: number) => Promise<void>): Promise<void>;
 }
 
 async function openTarget(
@@ -147,23 +148,21 @@ async function openTarget(
         return worker;
       },
       keysOf: options.keysOf ?? ((plan) => rowKeysOf(plan, constraints)),
-      blockersOf: async (pid) => {
-        const rows = await control.query(
-          "select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))::text as pid",
-          [pid],
-        );
-        return rows.map((row) => Number(row["pid"]));
-      },
+      blockersOf: (pid) => blockersOf(control, pid),
       onRefused: (reason) => {
         throw reason;
       },
     },
   });
-  const apply = async (groups: readonly Group[]): Promise<void> => {
+  const apply: Target["apply"] = async (groups, gives) => {
     let given = 0;
     for (const [index, group] of groups.entries()) {
       given = Math.max(given, index + 1);
-      await applier.apply(group, async () => groups[given++]);
+      await applier.apply(group, async () => {
+        const next = given++;
+        await gives?.(next);
+        return groups[next];
+      });
     }
   };
   return {
@@ -313,11 +312,12 @@ async function heldUp(
   rowId: number,
   groups: readonly Group[],
   blocked: number,
+  gives?: (index: number) => Promise<void>,
 ): Promise<void> {
   const locker = await target.database.connect();
   await locker.query("begin");
   await locker.query("select from t where id = $1 for update", [rowId]);
-  const applied = target.apply(groups);
+  const applied = target.apply(groups, gives);
   applied.catch(() => undefined);
   await until(
     async () => {
@@ -439,12 +439,17 @@ describe("several sessions", () => {
       groupOf(from + 2, [update(1, null, "first"), update(2, null, "first")]),
       groupOf(from + 3, [update(2, null, "second")]),
       groupOf(from + 4, [insert(4)]),
+      groupOf(from + 5, [insert(5)]),
     ];
-    await heldUp(target, 1, groups, 2);
+    // The last comes when those before it have been taken back, and must not be written in their place.
+    await heldUp(target, 1, groups, 2, async (index) => {
+      if (index === 3) await sleep(3_500);
+    });
     const rows = await contents(target.database);
-    expect([rows.get("1"), rows.get("2"), rows.get("4")]).toEqual([
+    expect([rows.get("1"), rows.get("2"), rows.get("4"), rows.get("5")]).toEqual([
       [null, "first"],
       [null, "second"],
+      [null, "v"],
       [null, "v"],
     ]);
   });

@@ -5,6 +5,7 @@ import { COLUMN_TEXT, TupleReader } from "../src/change/tuple.ts";
 import { PgoutputDecoder } from "../src/pgoutput/decoder.ts";
 import { FrameReader } from "../src/wire/frames.ts";
 import { FrameWriter } from "../src/wire/writer.ts";
+import { NO_STREAMS } from "../test/support/no-streams.ts";
 
 /** Transactions of pgbench's TPC-B: three updates and an insert, as pgoutput sends them in text. */
 const TRANSACTIONS = 20_000;
@@ -150,6 +151,7 @@ for (const chunk of chunks) {
 function collect(use: (changes: readonly Change[]) => void = () => {}): PgoutputDecoder {
   let changes: Change[] = [];
   return new PgoutputDecoder({
+    ...NO_STREAMS,
     begin: () => {
       changes = [];
     },

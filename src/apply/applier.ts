@@ -7,8 +7,9 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { withoutCopied } from "./already-copied.ts";
 import { applyRefused } from "./apply-errors.ts";
-import { type Committed, Flight, isSmall, type Plans } from "./flight.ts";
+import { type Committed, Flight, isSmall, type Plans, rowsOf } from "./flight.ts";
 import { Footprint, type RowKeys } from "./footprint.ts";
+import { InProgress } from "./in-progress.ts";
 import { Lane } from "./lane.ts";
 import { Lanes } from "./lanes.ts";
 import { replayGroup } from "./replay.ts";
@@ -107,7 +108,8 @@ export class Applier implements AsyncDisposable {
   /** By the relation as the stream described it: a group may hold changes from before and after an ALTER TABLE. */
   readonly #planOf = new WeakMap<Relation, TablePlan>();
   readonly #keysOf = new WeakMap<Relation, RowKeys>();
-  readonly #watch: NodeJS.Timeout | undefined;
+  readonly #inProgress: InProgress;
+  readonly #watch: NodeJS.Timeout;
   #progressLsn: Lsn;
   /** What is being applied, or was last, and what is begun behind it, in order. */
   #begun: Begun[] = [];
@@ -124,23 +126,21 @@ export class Applier implements AsyncDisposable {
     const { connection, progressLsn, parallel } = options;
     this.#options = options;
     this.#progressLsn = progressLsn;
-    this.#lanes = new Lanes(new Lane({ ...options, connection }), {
-      ...parallel,
-      open: async () => new Lane({ ...options, connection: await parallel.connect() }),
-    });
+    const open = async (): Promise<Lane> => new Lane({ ...options, connection: await parallel.connect() });
+    this.#lanes = new Lanes(new Lane({ ...options, connection }), { ...parallel, open });
     this.#plans = {
       make: (group) => this.#plan(group),
       of: (relation) => this.#planOf.get(relation) as TablePlan,
     };
-    if (parallel.workers > 1)
-      // Of a session that is lost the pipeline hears.
-      this.#watch = setInterval(() => void this.#look().catch(() => {}), BLOCKED_MS);
+    this.#inProgress = new InProgress({ plans: this.#plans, open, isNet: (slice) => this.#isNet(slice) });
+    // Of a session that is lost the pipeline hears.
+    this.#watch = setInterval(() => void this.#look().catch(() => {}), BLOCKED_MS);
   }
 
   /** Ends the sessions that were opened here. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#watch);
-    await this.#lanes.end();
+    await Promise.all([this.#lanes.end(), this.#inProgress[Symbol.asyncDispose]()]);
   }
 
   /** The source position that the target has. */
@@ -154,6 +154,7 @@ export class Applier implements AsyncDisposable {
    * once the sessions are closed. Groups that `next` gives must be the next that are applied.
    */
   async apply(delivered: Group, next: NextGroup): Promise<Applied | undefined> {
+    if (delivered.inProgress) return this.#applyInProgress(delivered);
     const before = this.#begun.shift();
     const expected = this.#given.shift() ?? delivered;
     if (expected !== delivered || (this.#begun[0] ?? { delivered }).delivered !== delivered)
@@ -173,6 +174,16 @@ export class Applier implements AsyncDisposable {
     const { toLsn, group, counts } = flight;
     const applied = { sourceLsn: toLsn, transactions: group.members.length, rows: counts.rows };
     return this.#applied(await written.commit(), flight.options.fromLsn, applied);
+  }
+
+  /** All that was given before it is committed. */
+  async #applyInProgress(slice: Group): Promise<Applied | undefined> {
+    this.#begun = [];
+    const fromLsn = this.#progressLsn;
+    const flight = await this.#inProgress.write(slice, fromLsn);
+    if (flight === undefined) return undefined;
+    const applied = { sourceLsn: flight.toLsn, transactions: 1, rows: flight.counts.rows };
+    return this.#applied(await flight.commit(), fromLsn, applied);
   }
 
   /** Moves the position over WAL that holds nothing for us. */
@@ -373,9 +384,10 @@ export class Applier implements AsyncDisposable {
     const late = head === this.#watched;
     this.#watched = head;
     const elsewhere = ({ flight: { lane } }: Begun): boolean => lane !== head?.lane;
-    if (head === undefined || !late || !this.#begun.some(elsewhere)) return;
+    if (head === undefined || !late || (this.#inProgress.isEmpty && !this.#begun.some(elsewhere))) return;
     const blockers = await this.#options.parallel.blockersOf(head.lane.connection.backendPid);
     if (this.#begun[0]?.flight !== head || head.isAnswered) return;
+    this.#inProgress.giveWay(blockers);
     if (
       !this.#begun
         .filter(elsewhere)
@@ -437,10 +449,4 @@ async function commitInTurn(flight: Flight, before: Flight): Promise<void> {
 async function undoAll(lane: Lane, flights: readonly Flight[]): Promise<void> {
   await Promise.all(flights.map((flight) => flight.abandon()));
   await lane.undo({ begins: true });
-}
-
-function rowsOf({ changes }: Group): number {
-  let rows = 0;
-  for (const change of changes) if (change instanceof RowChange) rows++;
-  return rows;
 }

@@ -274,3 +274,9 @@ export class Flight {
 function lastOf(group: Group): Transaction {
   return (group.members.at(-1) as Group["members"][number]).transaction;
 }
+
+export function rowsOf({ changes }: Group): number {
+  let rows = 0;
+  for (const change of changes) if (change instanceof RowChange) rows++;
+  return rows;
+}

@@ -23,6 +23,13 @@ export interface Group {
   readonly ends: boolean;
   /** Message bytes held by the changes. */
   readonly size: number;
+  /**
+   * A slice of a transaction that was in progress when its first slice was cut. Others come between its slices. The positions of the
+   * transaction are zero but for the slice that ends it.
+   */
+  readonly inProgress?: true;
+  /** What was handed out of a transaction in progress is to be taken back: it has been rolled back, or comes again. */
+  readonly rolledBack?: true;
 }
 
 /** What a transport hands out: work, or the news that nothing is left to apply before `lsn`. */

@@ -37,6 +37,8 @@ export interface Config {
   readonly capture: "auto" | "wal" | "trigger";
   /** How the WAL is read: `auto` is `bulk` while far behind. */
   readonly gear: "auto" | "stream" | "bulk";
+  /** Large transactions are written while they are in progress on the source. */
+  readonly streaming: boolean;
   /** Longest silence of a server, in milliseconds, before its connection counts as lost. */
   readonly timeoutMs: number;
   readonly apply: {

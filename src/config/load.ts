@@ -142,6 +142,7 @@ function assemble(
     },
     capture: file.capture,
     gear: file.gear,
+    streaming: file.streaming === "on",
     timeoutMs: file.timeout,
     apply: {
       conflict: file.apply.conflict,

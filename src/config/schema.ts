@@ -124,6 +124,12 @@ export const configSchema = z
       .describe(
         "How the WAL is read: by a `stream`, or in `bulk`, which costs the source less for each row and holds a snapshot there for seconds at a time. `auto`: in bulk while more than 64 MB behind (PostgreSQL 12 and newer).",
       ),
+    streaming: z
+      .enum(["on", "off"])
+      .default("on")
+      .describe(
+        "Large transactions are read, and written to the target in a session of their own, while they are in progress on the source (PostgreSQL 14 and newer); they are committed and seen in the source's order all the same. `off`: when they have committed.",
+      ),
     timeout: duration(1_000, DAY)
       .prefault("30s")
       .describe(

@@ -124,6 +124,13 @@ export const ERROR_CODES = {
     ),
     retry: "reconnect",
   },
+  "ERS-510": {
+    ...stream(
+      "must-commit-first",
+      "A large transaction of the source cannot be written while it is in progress; the pipeline is opened anew by itself and waits for its commit.",
+    ),
+    retry: "reconnect",
+  },
 
   "ERS-601": stream("malformed-message", "The source sent bytes that are not a valid message."),
   "ERS-602": stream(

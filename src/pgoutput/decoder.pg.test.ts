@@ -8,6 +8,7 @@ import { formatLsn, parseLsn } from "../change/lsn.ts";
 import type { Transaction } from "../change/transaction.ts";
 import { COLUMN_BINARY, COLUMN_NULL, COLUMN_TEXT, COLUMN_UNCHANGED, TupleReader } from "../change/tuple.ts";
 import { PgoutputDecoder } from "./decoder.ts";
+import { NO_STREAMS } from "../../test/support/no-streams.ts";
 
 type Format = "text" | "binary";
 
@@ -176,6 +177,7 @@ describe("the decoder on what a real server sends", () => {
     const transactions: Transaction[] = [];
     const changes: Change[] = [];
     const decoder = new PgoutputDecoder({
+      ...NO_STREAMS,
       begin: () => {},
       change: (change) => changes.push(change),
       commit: (transaction) => transactions.push(transaction),

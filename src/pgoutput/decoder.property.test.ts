@@ -7,6 +7,7 @@ import type { Transaction } from "../change/transaction.ts";
 import { COLUMN_BINARY, COLUMN_NULL, COLUMN_TEXT, COLUMN_UNCHANGED, TupleReader } from "../change/tuple.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { PgoutputDecoder } from "./decoder.ts";
+import { NO_STREAMS } from "../../test/support/no-streams.ts";
 
 /** An encoder of its own, so that a wrong idea of the format would have to be had twice. */
 const int8 = (value: number): Buffer => Buffer.from([value]);
@@ -186,6 +187,7 @@ interface Heard {
 function listen(): { readonly heard: Heard; readonly decoder: PgoutputDecoder } {
   const heard: Heard = { transactions: [], changes: [], commits: 0 };
   const decoder = new PgoutputDecoder({
+    ...NO_STREAMS,
     begin: (transaction) => heard.transactions.push(transaction),
     change: (change) => heard.changes.push(change),
     commit: () => heard.commits++,

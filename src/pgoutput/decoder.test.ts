@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 
 import type { Change } from "../change/change.ts";
 import { PgoutputDecoder } from "./decoder.ts";
+import { NO_STREAMS } from "../../test/support/no-streams.ts";
 
 /** Begin of xid 7 whose commit record is at 0/10, on 2000-01-01. */
 const BEGIN = "42 0000000000000010 0000000000000000 00000007";
@@ -18,6 +19,7 @@ describe("PgoutputDecoder", () => {
   beforeEach(() => {
     changes = [];
     decoder = new PgoutputDecoder({
+      ...NO_STREAMS,
       begin: () => {},
       change: (change) => changes.push(change),
       commit: () => {},

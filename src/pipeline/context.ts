@@ -14,6 +14,8 @@ export interface CommandOptions {
 export interface PipelineContext extends CommandOptions {
   /** Backends that sessions of this process had, in case a server still thinks they live. */
   readonly ownBackends: { readonly source: Set<number>; readonly target: Set<number> };
+  /** performance.now() when a transaction could not be written in progress. */
+  readonly streaming: { refusedMs: number };
 }
 
 export function contextOf(options: CommandOptions): PipelineContext {
@@ -21,6 +23,7 @@ export function contextOf(options: CommandOptions): PipelineContext {
     ...options,
     log: options.log.child({ pipeline: options.target.name }),
     ownBackends: { source: new Set(), target: new Set() },
+    streaming: { refusedMs: Number.NEGATIVE_INFINITY },
   };
 }
 

@@ -53,6 +53,9 @@ const CATCHING_UP_MS = 10_000;
 /** How often it is asked whether the publications are still those that we left. */
 const PUBLICATION_CHECK_MS = 10_000;
 
+/** After a transaction that had to commit first, streams that begin do not bring any in progress for so long. */
+const COMMIT_FIRST_MS = 600_000;
+
 /** Behind by more than this is put on record for `status`; less is told by the source's own replay_lag. */
 const BEHIND_MS = 1_000;
 
@@ -103,6 +106,7 @@ export async function follow(
     }
     flow?.gearChanged();
   };
+  const planner = await Planner.open(context, open, binary);
   await using capture = await WalCapture.start({
     connect: {
       stream: () => own(connectReplication(context)),
@@ -119,10 +123,10 @@ export async function follow(
     timeoutMs: config.timeoutMs,
     // What waits for its time would keep a bite's snapshot.
     gear: config.apply.delayMs > 0 ? "stream" : config.gear,
+    streamingFromLsn: mayStream(context, open) ? planner.copies.newestLsn : undefined,
     onGear: gearChanged,
     onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });
-  const planner = await Planner.open(context, open, binary);
   await using applier = new Applier({
     connection: open.session.connection,
     pipeline: target.name,
@@ -157,9 +161,27 @@ export async function follow(
       onError: (error) => transport.fail(error),
     });
     await flow.run(requests);
+  } catch (error) {
+    if (error instanceof ErserverError && error.code === "ERS-510")
+      context.streaming.refusedMs = performance.now();
+    throw error;
   } finally {
     options.signal.removeEventListener("abort", stop);
   }
+}
+
+/**
+ * Whether large transactions may be written while they are in progress. Not where the target's triggers fire, which may lock what is
+ * not theirs; nor where a transaction has to be of some age, which begins with its commit.
+ */
+function mayStream({ config, streaming }: PipelineContext, { sourceFacts, session }: OpenPipeline): boolean {
+  return (
+    config.streaming &&
+    sourceFacts.version >= 140_000 &&
+    session.replicaRole &&
+    config.apply.delayMs === 0 &&
+    performance.now() - streaming.refusedMs > COMMIT_FIRST_MS
+  );
 }
 
 /** Written by several at once on two processors that everything shares, a backlog is drained no sooner: see ADR 11. */

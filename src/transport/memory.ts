@@ -1,5 +1,6 @@
 import type { Change } from "../change/change.ts";
 import type { Delivery, Group, GroupMember } from "../change/group.ts";
+import { mustCommitFirst } from "../errors/must-commit-first.ts";
 import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { ChangeSink } from "../change/sink.ts";
 import type { Transaction } from "../change/transaction.ts";
@@ -21,10 +22,20 @@ export interface MemoryTransportOptions {
 /** What a change costs besides its bytes: the object itself and its place in two arrays. */
 const CHANGE_OVERHEAD = 100;
 
+/** A transaction in progress: what has come since its last slice was cut. */
+interface InProgress {
+  readonly xid: number;
+  changes: Change[];
+  bytes: number;
+  /** A slice has been cut. */
+  sliced: boolean;
+}
+
 /**
  * Carries transactions from capture to apply inside one process. Whole transactions gather into a group
  * until the applier takes it: one when it is idle, all that arrived meanwhile when it is busy. A transaction
- * that outgrows a group is cut into slices as it arrives, so memory stays bounded whatever its size.
+ * that outgrows a group is cut into slices as it arrives, so memory stays bounded whatever its size. So is one in progress, whose
+ * slices come between groups of others.
  */
 export class MemoryTransport implements ChangeSink {
   readonly #options: MemoryTransportOptions;
@@ -41,6 +52,10 @@ export class MemoryTransport implements ChangeSink {
   #openBytes = 0;
   #openTransaction: Transaction | undefined;
   #openSliced = false;
+
+  readonly #inProgress = new Map<number, InProgress>();
+  /** The one whose changes come. */
+  #coming: InProgress | undefined;
 
   #completeLsn: Lsn = ZERO_LSN;
   #heldBytes = 0;
@@ -88,6 +103,7 @@ export class MemoryTransport implements ChangeSink {
     this.#resetOpen();
     this.#openTransaction = undefined;
     this.#openSliced = false;
+    for (const transaction of this.#inProgress.values()) this.#rollBack(transaction);
     this.#makeRoom();
     return true;
   }
@@ -116,9 +132,16 @@ export class MemoryTransport implements ChangeSink {
   change(change: Change): void {
     if (this.#atEnd) return;
     const bytes = change.size + CHANGE_OVERHEAD;
+    this.#heldBytes += bytes;
+    const coming = this.#coming;
+    if (coming !== undefined) {
+      coming.changes.push(change);
+      coming.bytes += bytes;
+      if (coming.bytes >= this.#sliceBytes) this.#cutInProgress(coming);
+      return;
+    }
     this.#open.push(change);
     this.#openBytes += bytes;
-    this.#heldBytes += bytes;
     if (this.#openBytes >= this.#sliceBytes) this.#cutSlice(false);
   }
 
@@ -132,9 +155,8 @@ export class MemoryTransport implements ChangeSink {
       this.#openTransaction = undefined;
       this.#openSliced = false;
     } else if (this.#open.length === 0) {
-      // Before 15 the source also sends transactions that changed nothing of ours: news of a position, not work.
-      this.#idleLsn = transaction.endLsn;
-      this.#idleCommitTime = transaction.commitTime;
+      // Before 15 the source also sends transactions that changed nothing of ours.
+      this.#passed(transaction);
     } else {
       if (this.#members.length === 0) this.#groupSinceMs = performance.now();
       if (this.#changes.length === 0) this.#changes = this.#open;
@@ -148,6 +170,43 @@ export class MemoryTransport implements ChangeSink {
       )
         this.#closeGroup();
     }
+    this.wake();
+  }
+
+  streamStart(xid: number): void {
+    let transaction = this.#inProgress.get(xid);
+    if (transaction === undefined) {
+      transaction = { xid, changes: [], bytes: 0, sliced: false };
+      this.#inProgress.set(xid, transaction);
+    }
+    this.#coming = transaction;
+  }
+
+  /** Nobody knows when more comes: what is here need not wait for it. */
+  streamStop(): void {
+    const transaction = this.#coming;
+    this.#coming = undefined;
+    if (transaction !== undefined && transaction.bytes > 0) this.#cutInProgress(transaction);
+  }
+
+  streamCommit(transaction: Transaction): void {
+    const { sliced = false } = this.#inProgress.get(transaction.xid) ?? {};
+    this.#inProgress.delete(transaction.xid);
+    this.#completeLsn = transaction.endLsn;
+    if (this.#untilLsn !== undefined && transaction.commitLsn >= this.#untilLsn) this.#atEnd = true;
+    else if (sliced) this.#enqueueInProgress(sliceOf(transaction, { begins: false, ends: true }));
+    else this.#passed(transaction);
+    this.wake();
+  }
+
+  streamAbort(xid: number, subxid: number): void {
+    const transaction = this.#inProgress.get(xid);
+    if (transaction?.sliced !== true) return;
+    if (subxid === xid) {
+      this.#inProgress.delete(xid);
+      this.#rollBack(transaction);
+      this.#makeRoom();
+    } else throw mustCommitFirst(xid, "a part of it was rolled back");
     this.wake();
   }
 
@@ -188,7 +247,7 @@ export class MemoryTransport implements ChangeSink {
 
   /**
    * A group that cannot grow any more, to be prepared while the one before is being written; waits for it until `signal`.
-   * Undefined when there is none: what still grows is better left to grow.
+   * Undefined when there is none: what still grows is better left to grow; or when a slice of a transaction in progress is next.
    */
   async takeAhead(signal: Promise<unknown>): Promise<Group | undefined> {
     if (this.#ready.length === 0) {
@@ -198,7 +257,8 @@ export class MemoryTransport implements ChangeSink {
       await Promise.race([signal.catch(() => {}), ready]);
       this.#wakeAhead = undefined;
     }
-    const group = this.#ready.length === 0 ? undefined : this.#takeGroup(undefined);
+    if (this.#ready[0] === undefined || this.#ready[0].inProgress) return undefined;
+    const group = this.#takeGroup(undefined);
     return group === undefined ? undefined : this.#given(group);
   }
 
@@ -220,7 +280,7 @@ export class MemoryTransport implements ChangeSink {
 
   /** Commit time of the oldest transaction that is here and not released, in microseconds since 1970; undefined without one. */
   get oldestCommitTime(): number | undefined {
-    const group = this.#taken[0] ?? this.#ready[0];
+    const group = this.#taken.find(hasCommitted) ?? this.#ready.find(hasCommitted);
     return (
       (group?.members[0] ?? this.#members[0])?.transaction.commitTime ?? this.#openTransaction?.commitTime
     );
@@ -276,7 +336,7 @@ export class MemoryTransport implements ChangeSink {
   }
 
   #given(group: Group): Group {
-    this.#midTransaction = !group.ends;
+    if (!group.inProgress) this.#midTransaction = !group.ends;
     this.#taken.push(group);
     return group;
   }
@@ -308,6 +368,50 @@ export class MemoryTransport implements ChangeSink {
     return (
       this.#idleLsn >= lsn || (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn)
     );
+  }
+
+  /** News of a position, not work. */
+  #passed({ endLsn, commitTime }: Transaction): void {
+    this.#idleLsn = endLsn;
+    this.#idleCommitTime = commitTime;
+  }
+
+  #cutInProgress(transaction: InProgress): void {
+    const { xid, changes, bytes, sliced } = transaction;
+    this.#enqueueInProgress({
+      ...sliceOf(unknownEnd(xid), { begins: !sliced, ends: false }),
+      changes,
+      members: [{ transaction: unknownEnd(xid), end: changes.length }],
+      size: bytes,
+    });
+    transaction.changes = [];
+    transaction.bytes = 0;
+    transaction.sliced = true;
+    this.wake();
+  }
+
+  /** Drops what is still here of a transaction in progress, and has the rest of it taken back. */
+  #rollBack({ xid, bytes, sliced }: InProgress): void {
+    this.#inProgress.delete(xid);
+    this.#coming = undefined;
+    this.#heldBytes -= bytes;
+    const isPart = ({ inProgress, ends, members }: Group): boolean =>
+      inProgress === true && !ends && members[0]?.transaction.xid === xid;
+    const dropped = this.#ready.filter(isPart);
+    for (const { size } of dropped) this.#heldBytes -= size;
+    if (dropped.length > 0)
+      this.#ready.splice(0, this.#ready.length, ...this.#ready.filter((group) => !isPart(group)));
+    if (sliced)
+      this.#enqueueInProgress({
+        ...sliceOf(unknownEnd(xid), { begins: false, ends: true }),
+        rolledBack: true,
+      });
+  }
+
+  /** Behind all that has committed before it came. */
+  #enqueueInProgress(slice: Group): void {
+    this.#closeGroup();
+    this.#enqueue(slice);
   }
 
   #enqueue(group: Group): void {
@@ -366,4 +470,17 @@ function splitGroup(group: Group, count: number): [Group, Group] {
       group.members.slice(count).map(({ transaction, end }) => ({ transaction, end: end - at })),
     ),
   ];
+}
+
+/** Of a transaction in progress, without changes. */
+function sliceOf(transaction: Transaction, { begins, ends }: Pick<Group, "begins" | "ends">): Group {
+  return { changes: [], members: [{ transaction, end: 0 }], begins, ends, size: 0, inProgress: true };
+}
+
+function unknownEnd(xid: number): Transaction {
+  return { xid, commitLsn: ZERO_LSN, endLsn: ZERO_LSN, commitTime: 0 };
+}
+
+function hasCommitted({ members }: Group): boolean {
+  return members[0]?.transaction.commitLsn !== ZERO_LSN;
 }

@@ -5,12 +5,15 @@ export interface StreamContents {
   readonly publications: readonly string[];
   /** Ask for binary column values (14 and up). */
   readonly binary: boolean;
+  /** Ask for large transactions while they are in progress (14 and up). */
+  readonly streaming: boolean;
 }
 
 /** Options of the output plugin, names and values. https://www.postgresql.org/docs/current/protocol-logical-replication.html */
-export function pgoutputOptions({ publications, binary }: StreamContents): [string, string][] {
+export function pgoutputOptions({ publications, binary, streaming }: StreamContents): [string, string][] {
   return [
-    ["proto_version", "1"],
+    ["proto_version", streaming ? "2" : "1"],
+    ...(streaming ? ([["streaming", "on"]] as [string, string][]) : []),
     ["publication_names", publications.map(quoteIdent).join(",")],
     ...(binary ? ([["binary", "true"]] as [string, string][]) : []),
   ];

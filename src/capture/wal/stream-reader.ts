@@ -99,6 +99,11 @@ export class StreamReader implements AsyncDisposable {
     return this.#failed;
   }
 
+  /** It brings large transactions while they are in progress. */
+  get streaming(): boolean {
+    return this.#options.streaming;
+  }
+
   /** What the target has applied, and made durable. Sent at the next tick, or at once with `now`. */
   acknowledge(appliedLsn: Lsn, flushedLsn: Lsn, now = false): void {
     const { receivedLsn } = this.#positions;

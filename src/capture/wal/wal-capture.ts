@@ -10,7 +10,10 @@ import { StreamReader, type StreamReaderOptions } from "./stream-reader.ts";
 
 export type Gear = "stream" | "bulk";
 
-export interface WalCaptureOptions extends Omit<StreamReaderOptions, "connection" | "positions" | "decoder"> {
+export interface WalCaptureOptions extends Omit<
+  StreamReaderOptions,
+  "connection" | "positions" | "decoder" | "streaming"
+> {
   readonly connect: {
     /** A replication connection. */
     readonly stream: () => Promise<WireConnection>;
@@ -23,6 +26,8 @@ export interface WalCaptureOptions extends Omit<StreamReaderOptions, "connection
   readonly version: number;
   /** `auto`: bulk while far behind. */
   readonly gear: Gear | "auto";
+  /** A stream that begins here or later brings large transactions while they are in progress; undefined for none. */
+  readonly streamingFromLsn: Lsn | undefined;
   readonly onGear: (gear: Gear) => void;
   /** The source does not let us use the bulk gear, for this reason. */
   readonly onRefused: (reason: Error) => void;
@@ -118,6 +123,7 @@ export class WalCapture implements AsyncDisposable {
       startLsn: fromLsn,
       positions,
       decoder: this.#decoder,
+      streaming: this.#mayStream(fromLsn),
     });
     this.#stream = stream;
     stream.failed.catch((error: unknown) => {
@@ -136,6 +142,7 @@ export class WalCapture implements AsyncDisposable {
         connect: this.#options.connect.bulk,
         startLsn: fromLsn,
         decoder: this.#decoder,
+        streaming: false,
         always: this.#options.gear === "bulk",
         durableLsn: () => this.#flushedLsn,
       });
@@ -190,16 +197,23 @@ export class WalCapture implements AsyncDisposable {
     try {
       const { sink } = this.#options;
       const hereLsn = maxLsn(sink.completeLsn, this.#appliedLsn);
-      if (!(await this.#isFarBehind(hereLsn)) || this.#ended || this.#standing || !sink.mayCut) return;
+      const bulk = await this.#isFarBehind(hereLsn);
+      const otherwise = bulk || (this.#mayStream(hereLsn) && !stream.streaming);
+      if (!otherwise || this.#ended || this.#standing || !sink.mayCut) return;
       this.#stream = undefined;
       await stream[Symbol.asyncDispose]();
       const fromLsn = this.#cut(hereLsn);
-      if (!(await this.#startBulk(fromLsn))) await this.#startStream(fromLsn);
+      if (!bulk || !(await this.#startBulk(fromLsn))) await this.#startStream(fromLsn);
     } catch (error) {
       this.#rejectFailed(error);
     } finally {
       this.#measuring = false;
     }
+  }
+
+  #mayStream(lsn: Lsn): boolean {
+    const { streamingFromLsn } = this.#options;
+    return streamingFromLsn !== undefined && lsn >= streamingFromLsn;
   }
 
   async #isFarBehind(lsn: Lsn): Promise<boolean> {

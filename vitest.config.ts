@@ -9,8 +9,14 @@ function pair(
   sourceMajor: string,
   targetMajor: string,
   include = ["{src,test}/**/*.pg.test.ts"],
-  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers` and `gear`.
-  { write = "auto", gear = "auto", workers }: { write?: string; gear?: string; workers?: string } = {},
+  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers` and `gear`. Transactions of more
+  // than `memory` are sent while they are in progress.
+  {
+    write = "auto",
+    gear = "auto",
+    workers,
+    memory,
+  }: { write?: string; gear?: string; workers?: string; memory?: string } = {},
 ): TestProjectInlineConfiguration {
   return {
     extends: true,
@@ -26,6 +32,7 @@ function pair(
         ERSERVER_TEST_WRITE: write,
         ERSERVER_TEST_GEAR: gear,
         ...(workers === undefined ? {} : { ERSERVER_TEST_WORKERS: workers }),
+        ...(memory === undefined ? {} : { ERSERVER_TEST_DECODING_MEMORY: memory }),
       },
     },
   };
@@ -80,7 +87,7 @@ export default defineConfig({
             pair("pg-15", "15", "15"),
             pair("pg-18", "18", "18", undefined, { write: "sets" }),
             pair("bulk", "15", "15", TRANSACTIONS, { gear: "bulk" }),
-            pair("parallel", "15", "15", TRANSACTIONS, { write: "sets", workers: "4" }),
+            pair("parallel", "15", "15", TRANSACTIONS, { write: "sets", workers: "4", memory: "64kB" }),
             // What needs one server alone has met both by then.
             pair(
               "mixed-15-18",

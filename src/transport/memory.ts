@@ -73,12 +73,12 @@ export class MemoryTransport implements ChangeSink {
   #wakeAhead: (() => void) | undefined;
   #roomWaiters: (() => void)[] = [];
 
-  /** What is open cannot be taken: it must never be what fills the transport. */
+  /** Small enough that others come while one is being written; and what is open, which cannot be taken, never fills the transport. */
   readonly #sliceBytes: number;
 
   constructor(options: MemoryTransportOptions) {
     this.#options = options;
-    this.#sliceBytes = Math.min(options.groupBytes, options.capacityBytes);
+    this.#sliceBytes = Math.min(options.groupBytes, options.capacityBytes / 4);
     this.#untilLsn = options.untilLsn;
   }
 

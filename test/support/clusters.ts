@@ -56,6 +56,13 @@ export async function freshDatabase(server: Server, options: DatabaseOptions = {
       ? ""
       : ` TEMPLATE template0 ENCODING '${options.encoding}' LC_COLLATE 'C' LC_CTYPE 'C'`;
   await asSuperuser(server, (client) => client.query(`CREATE DATABASE ${escapeIdentifier(name)}${encoding}`));
+  const decodingMemory = process.env["ERSERVER_TEST_DECODING_MEMORY"];
+  if (decodingMemory !== undefined)
+    await asSuperuser(server, (client) =>
+      client.query(
+        `ALTER DATABASE ${escapeIdentifier(name)} SET logical_decoding_work_mem = '${decodingMemory}'`,
+      ),
+    );
   const url = server.url(name);
   const sessions: Client[] = [];
   const connect = async (user?: string): Promise<Client> => {

@@ -111,9 +111,16 @@ export class InProgress implements AsyncDisposable {
 
   async #begin(xid: number): Promise<Written> {
     if (this.#written.size === MOST) throw mustCommitFirst(xid, `${MOST} others are being written already`);
-    const written = { lane: this.#idle.pop() ?? (await this.#options.open()), last: undefined, rows: 0 };
+    const written = { lane: this.#idle.pop() ?? (await this.#open()), last: undefined, rows: 0 };
     this.#written.set(xid, written);
     return written;
+  }
+
+  async #open(): Promise<Lane> {
+    const lane = await this.#options.open();
+    // Nobody knows how long the source's transaction stays idle; that we are gone the server notices by other settings.
+    await lane.connection.query("set idle_in_transaction_session_timeout = 0");
+    return lane;
   }
 
   async #takeBack(xid: number): Promise<void> {

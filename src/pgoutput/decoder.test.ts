@@ -12,6 +12,14 @@ const RELATION =
   "52 00000001 7075626c696300 7400 64 0002 01 6100 00000017 ffffffff 00 6200 00000019 ffffffff";
 const INSERT = "49 00000001 4e 0002 74 00000001 35 6e";
 
+/** Of xid 7 while it is in progress. */
+const START = "53 00000007 01";
+const RELATION_OF_7 = RELATION.replace("52", "52 00000007");
+const INSERT_OF_7 = INSERT.replace("49", "49 00000007");
+const STOP = "45";
+const STREAM_COMMIT = "63 00000007 00 0000000000000010 0000000000000020 0000000000000000";
+const STREAM_ABORT = "41 00000007 00000007";
+
 describe("PgoutputDecoder", () => {
   let changes: Change[];
   let decoder: PgoutputDecoder;
@@ -41,6 +49,18 @@ describe("PgoutputDecoder", () => {
     expect(second).toBe(first);
     expect(third).not.toBe(first);
     expect(third?.columns.map((column) => column.name)).toEqual(["a", "c"]);
+  });
+
+  test("what a transaction in progress says of a table holds for others when it has committed", () => {
+    const other = RELATION_OF_7.replace("6200", "6300");
+    const columns = (): unknown[] =>
+      changes.splice(0).map((change) => (change.kind === "truncate" ? [] : change.relation.columns[1]?.name));
+    decode(BEGIN, RELATION, COMMIT, START, other, INSERT_OF_7, STOP, BEGIN, INSERT, COMMIT);
+    expect(columns()).toEqual(["c", "b"]);
+    decode(START.replace("01", "00"), INSERT_OF_7, STOP, STREAM_COMMIT, BEGIN, INSERT, COMMIT);
+    expect(columns()).toEqual(["c", "c"]);
+    decode(START, RELATION_OF_7, INSERT_OF_7, STOP, STREAM_ABORT, BEGIN, INSERT, COMMIT);
+    expect(columns()).toEqual(["b", "c"]);
   });
 
   test("with replica identity full every column is part of the key", () => {
@@ -74,7 +94,14 @@ describe("PgoutputDecoder", () => {
     ["a truncate with unknown options", [BEGIN, RELATION, "54 00000001 04 00000001"]],
     ["a name that is not UTF-8", [RELATION.replace("7400", "ff00")]],
     ["a replica identity that does not exist", [RELATION.replace(" 64 ", " 78 ")]],
-    ["a message of protocol version 2", [BEGIN, "53 00000007 01"]],
+    ["a change between blocks", [START, RELATION_OF_7, STOP, INSERT_OF_7]],
+    ["a block in a transaction", [BEGIN, START]],
+    ["a block in a block", [START, START]],
+    ["a transaction in a block", [START, BEGIN]],
+    ["the end of no block", [STOP]],
+    ["a commit of a transaction that is not in progress", [STREAM_COMMIT]],
+    ["a commit in a block", [START, STREAM_COMMIT]],
+    ["a rollback of a transaction that is not in progress", [STREAM_ABORT]],
     ["an empty message", [""]],
   ] as const)("%s is malformed", ([, messages]) => {
     decode(...messages.slice(0, -1));

@@ -237,13 +237,13 @@ describe("groups", () => {
 
 describe("back-pressure", () => {
   test("full until enough was released, and everybody who waits for room is told", async () => {
-    const carrier = transport({ capacityBytes: 1000, groupTransactions: 1 });
-    send(carrier, 10, [500]);
+    const carrier = transport({ capacityBytes: 4000, groupTransactions: 1 });
+    for (const commit of [10, 20, 30, 40]) send(carrier, commit, [800]);
     expect(carrier.full).toBe(false);
     await carrier.whenRoom();
-    send(carrier, 20, [500]);
+    send(carrier, 50, [800]);
     expect(carrier.full).toBe(true);
-    expect(carrier.heldBytes).toBe(2 * (500 + OVERHEAD));
+    expect(carrier.heldBytes).toBe(5 * (800 + OVERHEAD));
     let told = 0;
     const waiting = [carrier.whenRoom(), carrier.whenRoom()].map((room) => room.then(() => told++));
     const first = await takeGroup(carrier);
@@ -252,8 +252,10 @@ describe("back-pressure", () => {
     expect(told).toBe(0);
     carrier.release(first);
     await Promise.all(waiting);
-    expect(carrier.empty).toBe(false);
-    carrier.release(await takeGroup(carrier));
+    for (let left = 4; left > 0; left--) {
+      expect(carrier.empty).toBe(false);
+      carrier.release(await takeGroup(carrier));
+    }
     expect(carrier.empty).toBe(true);
   });
 
@@ -465,4 +467,149 @@ test("whatever the arrivals, the deliveries are the transactions in order and wh
     ),
     { numRuns: 200 },
   );
+});
+
+describe("a transaction in progress", () => {
+  /** A block of it, with changes of these sizes. */
+  function block(to: MemoryTransport, xid: number, sizes: readonly number[]): void {
+    to.streamStart(xid);
+    for (const size of sizes) to.change(change(size));
+    to.streamStop();
+  }
+
+  function commit(to: MemoryTransport, xid: number, at: number): void {
+    to.streamCommit({ xid, commitLsn: lsn(at), endLsn: lsn(at + 1), commitTime: at });
+  }
+
+  /** All that is there. */
+  async function taken(from: MemoryTransport, hold?: Lsn): Promise<unknown[]> {
+    const all: unknown[] = [];
+    for (;;) {
+      const delivery = await from.take(0, hold);
+      if (delivery === undefined) return all;
+      if (delivery.kind !== "group") {
+        all.push(delivery.kind);
+        continue;
+      }
+      const { members, begins, ends, changes, inProgress, rolledBack } = delivery.group;
+      from.release(delivery.group);
+      const flags = [
+        begins && "begins",
+        ends && "ends",
+        inProgress && "in progress",
+        rolledBack && "rolled back",
+      ];
+      all.push([members.map((member) => member.transaction.xid), changes.length, ...flags.filter(Boolean)]);
+    }
+  }
+
+  test("comes in slices, behind what committed before each and before what committed behind it", async () => {
+    const carrier = transport();
+    send(carrier, 10, [1]);
+    block(carrier, 7, [1, 1]);
+    send(carrier, 20, [1]);
+    send(carrier, 30, [1]);
+    block(carrier, 8, [1]);
+    block(carrier, 7, [1]);
+    commit(carrier, 7, 40);
+    send(carrier, 50, [1]);
+    expect(carrier.midTransaction).toBe(false);
+    expect(await taken(carrier)).toEqual([
+      [[10], 1, "begins", "ends"],
+      [[7], 2, "begins", "in progress"],
+      [[20, 30], 2, "begins", "ends"],
+      [[8], 1, "begins", "in progress"],
+      [[7], 1, "in progress"],
+      [[7], 0, "ends", "in progress"],
+      [[50], 1, "begins", "ends"],
+    ]);
+    expect(carrier.midTransaction).toBe(false);
+    expect(carrier.empty).toBe(true);
+    expect(carrier.completeLsn).toBe(51n);
+  });
+
+  test("is cut where it grows, and never given ahead", async () => {
+    const carrier = transport({ capacityBytes: 4_000 });
+    block(carrier, 7, [500, 500, 500]);
+    expect(await carrier.takeAhead(Promise.resolve())).toBeUndefined();
+    expect(await taken(carrier)).toEqual([
+      [[7], 2, "begins", "in progress"],
+      [[7], 1, "in progress"],
+    ]);
+  });
+
+  test("without changes is news of a position alone", async () => {
+    const carrier = transport();
+    block(carrier, 7, []);
+    commit(carrier, 7, 40);
+    block(carrier, 8, []);
+    carrier.streamAbort(8, 8);
+    expect(await carrier.take(0)).toEqual({ kind: "idle", lsn: 41n, commitTime: 40 });
+    expect(await taken(carrier)).toEqual([]);
+  });
+
+  test("that is rolled back loses what is still here, and what was taken is taken back", async () => {
+    const carrier = transport();
+    block(carrier, 7, [1]);
+    expect(shape(await carrier.take(0))).toMatchObject({ begins: true, ends: false });
+    block(carrier, 7, [1]);
+    send(carrier, 10, [1]);
+    carrier.streamAbort(7, 7);
+    expect(await taken(carrier)).toEqual([
+      [[10], 1, "begins", "ends"],
+      [[7], 0, "ends", "in progress", "rolled back"],
+    ]);
+  });
+
+  test("cannot lose a part of it", () => {
+    const carrier = transport();
+    block(carrier, 7, [1]);
+    expect(() => carrier.streamAbort(7, 8)).toThrow(expect.objectContaining({ code: "ERS-510" }));
+  });
+
+  test("does not stand in the way of a hold, but where it commits behind it", async () => {
+    const carrier = transport();
+    block(carrier, 7, [1]);
+    send(carrier, 10, [1]);
+    commit(carrier, 7, 40);
+    send(carrier, 50, [1]);
+    expect(await taken(carrier, lsn(30))).toEqual([
+      [[7], 1, "begins", "in progress"],
+      [[10], 1, "begins", "ends"],
+      "held",
+    ]);
+    expect(carrier.oldestCommitTime).toBe(40);
+    expect(await taken(carrier)).toEqual([
+      [[7], 0, "ends", "in progress"],
+      [[50], 1, "begins", "ends"],
+    ]);
+  });
+
+  test("that commits behind the end is not the end's business", async () => {
+    const carrier = transport({ untilLsn: lsn(30) });
+    block(carrier, 7, [1]);
+    send(carrier, 10, [1]);
+    commit(carrier, 7, 40);
+    expect(shape(await carrier.take(0))).toMatchObject({ ends: false });
+    expect(shape(await carrier.take(0))).toMatchObject({ ends: true });
+    expect(await carrier.take(0)).toEqual({ kind: "end", lsn: 30n });
+  });
+
+  test("is given up when the source is to be read otherwise", async () => {
+    const carrier = transport();
+    block(carrier, 7, [1]);
+    await carrier.take(0);
+    send(carrier, 10, [1]);
+    block(carrier, 7, [1]);
+    block(carrier, 8, [1]);
+    expect(carrier.cut()).toBe(true);
+    expect(carrier.completeLsn).toBe(11n);
+    block(carrier, 7, [1, 1]);
+    expect(await taken(carrier)).toEqual([
+      [[10], 1, "begins", "ends"],
+      [[7], 0, "ends", "in progress", "rolled back"],
+      [[8], 0, "ends", "in progress", "rolled back"],
+      [[7], 2, "begins", "in progress"],
+    ]);
+  });
 });

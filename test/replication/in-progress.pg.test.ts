@@ -52,7 +52,7 @@ async function open({ target }: Replication): Promise<number> {
   return row?.count ?? 0;
 }
 
-async function count({ target }: Replication, where = "true"): Promise<number> {
+async function rowsOnTarget({ target }: Replication, where = "true"): Promise<number> {
   const [row] = await target.query<{ count: number }>(`select count(*)::int from t where ${where}`);
   return row?.count ?? 0;
 }
@@ -70,15 +70,25 @@ describe.runIf(streams)("a large transaction", () => {
     await large.query("update t set n = -n where id between 1 and 500");
     await large.query("delete from t where id between 501 and 600");
     await replication.caughtUp();
-    expect(await count(replication)).toBe(20);
+    expect(await rowsOnTarget(replication)).toBe(20);
     await large.query("commit");
     await source.query("insert into t values (-21, 'behind')");
     await replication.expectEqual();
-    expect(await count(replication)).toBe(5_921);
+    expect(await rowsOnTarget(replication)).toBe(5_921);
     expect(wasOffline(replication)).toBe(false);
     expect(await open(replication)).toBe(0);
     const [progress] = await replication.target.query("select replays, conflicts from erserver.progress");
     expect(progress).toEqual({ replays: "0", conflicts: "0" });
+  });
+
+  test("may be idle for longer than servers and connections usually bear", async () => {
+    await using replication = await start({ config: "timeout: 1s" });
+    const large = await begin(replication, [rows(1)]);
+    await new Promise((resolve) => setTimeout(resolve, 6_000));
+    expect(await open(replication)).toBe(1);
+    await large.query("commit");
+    await replication.expectEqual();
+    expect(wasOffline(replication)).toBe(false);
   });
 
   test("that is rolled back leaves nothing, and its session to the next", async () => {
@@ -109,10 +119,10 @@ describe.runIf(streams)("a large transaction", () => {
     await until(() => lines.join("").includes("ERS-510"), { what: "the log to say so" });
     await replication.source.query("insert into t values (-1, 'meanwhile')");
     await replication.caughtUp();
-    expect(await count(replication)).toBe(1);
+    expect(await rowsOnTarget(replication)).toBe(1);
     await large.query("commit");
     await replication.expectEqual();
-    expect(await count(replication)).toBe(6_001);
+    expect(await rowsOnTarget(replication)).toBe(6_001);
   });
 
   test("and others, more than are written at once", async () => {
@@ -122,9 +132,9 @@ describe.runIf(streams)("a large transaction", () => {
     for (let at = 0; at < 4; at++) sessions.push(await begin(replication, [rows(at * 10_000 + 1)]));
     await source.query("insert into t values (-1, 'meanwhile')");
     await replication.caughtUp();
-    expect(await count(replication)).toBe(1);
+    expect(await rowsOnTarget(replication)).toBe(1);
     await sessions[2]?.query("commit");
-    await until(async () => (await count(replication)) === 3_001, { what: "the third" });
+    await until(async () => (await rowsOnTarget(replication)) === 3_001, { what: "the third" });
     await sessions[0]?.query("rollback");
     await until(async () => (await open(replication)) === 2, { what: "the first to be taken back" });
     for (let at = 5; at < 8; at++) {
@@ -137,7 +147,7 @@ describe.runIf(streams)("a large transaction", () => {
     await until(() => wasOffline(replication), { what: "the pipeline to be opened anew" });
     for (const at of [6, 1, 4, 3, 5]) await sessions[at]?.query("commit");
     await replication.expectEqual();
-    expect(await count(replication)).toBe(6 * 3_000 + 1);
+    expect(await rowsOnTarget(replication)).toBe(6 * 3_000 + 1);
     expect((await target.query("select conflicts from erserver.progress"))[0]).toEqual({ conflicts: "0" });
   });
 
@@ -169,7 +179,7 @@ describe.runIf(streams)("a large transaction", () => {
     await replication.source.query("insert into t values (-1, 'small')");
     await replication.caughtUp();
     expect(wasOffline(replication)).toBe(true);
-    expect(await count(replication)).toBe(1);
+    expect(await rowsOnTarget(replication)).toBe(1);
     await large.query("commit");
     await replication.expectEqual(["public.t"]);
   });
@@ -183,7 +193,7 @@ describe.runIf(streams)("a large transaction", () => {
     await large.query("commit");
     await replication.source.query("insert into t (id, body, extra) values (-1, 'behind', 6)");
     await replication.expectEqual();
-    expect(await count(replication, "extra = 5")).toBe(3_000);
+    expect(await rowsOnTarget(replication, "extra = 5")).toBe(3_000);
   });
 
   test.for([
@@ -209,7 +219,7 @@ describe.runIf(streams)("a large transaction", () => {
     await large.query(rows(10_001));
     await large.query("commit");
     await replication.expectEqual();
-    expect(await count(replication)).toBe(6_000);
+    expect(await rowsOnTarget(replication)).toBe(6_000);
   });
 
   test("comes again whole after a stop, and is not waited for by sync", async () => {
@@ -224,11 +234,11 @@ describe.runIf(streams)("a large transaction", () => {
     const [target] = config.targets;
     if (target === undefined) throw new Error("no target");
     await syncTarget({ config, target, log: testLog(), signal: new AbortController().signal });
-    expect(await count(replication)).toBe(1);
+    expect(await rowsOnTarget(replication)).toBe(1);
     await replication.restart();
     await large.query("commit");
     await replication.expectEqual();
-    expect(await count(replication)).toBe(3_001);
+    expect(await rowsOnTarget(replication)).toBe(3_001);
   });
 
   test("is taken back when the gear changes, and read in bulk", async () => {
@@ -248,10 +258,10 @@ describe.runIf(streams)("a large transaction", () => {
     });
     await lock.query("commit");
     await replication.caughtUp();
-    expect(await count(replication, "id < 100000")).toBe(0);
+    expect(await rowsOnTarget(replication, "id < 100000")).toBe(0);
     await large.query("commit");
     await replication.expectEqual();
-    expect(await count(replication, "id < 100000")).toBe(3_000);
+    expect(await rowsOnTarget(replication, "id < 100000")).toBe(3_000);
   });
 
   test("waits for its commit where that is asked for", async () => {

@@ -4,7 +4,7 @@ import { BACKLOGS, INSERT, SHAPES, TPCB } from "./backlog.ts";
 import { COPY } from "./copy.ts";
 import { ErserverFollower } from "./erserver.ts";
 import type { Follower } from "./follower.ts";
-import { LAG } from "./lag.ts";
+import { LAG, LAG_1000 } from "./lag.ts";
 import { NativeFollower } from "./native.ts";
 import { type BenchOptions, DEFAULTS, UsageError, parseOptions } from "./options.ts";
 import { OVERHEAD } from "./overhead.ts";
@@ -32,7 +32,7 @@ const SCENARIOS: readonly Scenario[] = [
   LAG,
   OVERHEAD,
   ...(["source", "target"] as const).flatMap((side) =>
-    [TPCB, INSERT, LAG].map((scenario) => throughWan(scenario, side)),
+    [TPCB, INSERT, LAG, LAG_1000].map((scenario) => throughWan(scenario, side)),
   ),
   LAG_PEAK,
   SOAK_RATE,

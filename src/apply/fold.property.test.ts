@@ -243,7 +243,8 @@ describe("folded changes", () => {
     const insert = rowChange("insert", a, undefined, ["1", "x", "l"]);
     const remove = rowChange("delete", a, "1", undefined);
     const update = rowChange("update", a, undefined, ["1", "x", "l"]);
-    expect(changesOf(remove, remove)).toBeUndefined();
+    expect(changesOf(update, remove, remove)).toBeUndefined();
+    expect(changesOf(remove, remove, insert)).toBeUndefined();
     expect(changesOf(remove, update)).toBeUndefined();
     expect(changesOf(insert, insert, update)).toBeUndefined();
     expect(changesOf(update, insert)).toBeUndefined();

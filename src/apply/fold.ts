@@ -98,8 +98,8 @@ class TableFold {
   /** Where in the row image the key is, in ascending order. */
   readonly #key: Int32Array;
   readonly #reader = new TupleReader();
-  /** As long as rows are only inserted none can be one of the others. */
-  #inserted: RowChange[] = [];
+  /** As long as rows are only inserted, or only deleted, none can be one of the others. */
+  #run: RowChange[] = [];
   #rows: Map<string, NetRow> | undefined;
 
   constructor(plan: TablePlan) {
@@ -108,31 +108,34 @@ class TableFold {
   }
 
   add(change: RowChange): Outcome {
-    if (change.kind === "insert") return this.#insert(change);
+    const run = this.#run;
+    const { kind } = run[0] ?? change;
+    if (this.#rows === undefined && kind === change.kind && kind !== "update") {
+      if (change.lacksColumns) return "contradiction";
+      run.push(change);
+      return "folded";
+    }
     const rows = (this.#rows ??= this.#index());
-    if (rows === undefined) return "contradiction";
-    return change.kind === "delete" ? this.#delete(rows, change) : this.#update(rows, change);
+    return rows === undefined ? "contradiction" : this.#fold(rows, change);
   }
 
   net(): NetChanges {
-    const deletes: RowChange[] = [];
+    const run = this.#run;
+    const areDeletes = run[0]?.kind === "delete";
+    const deletes = areDeletes ? run : [];
     const updates: RowChange[] = [];
-    const inserts = this.#inserted;
-    if (this.#rows !== undefined) {
-      for (const { removed, existed, current } of this.#rows.values()) {
-        if (removed !== undefined) deletes.push(removed);
-        if (current !== undefined) (existed ? updates : inserts).push(current);
-      }
+    const inserts = areDeletes ? [] : run;
+    for (const { removed, existed, current } of this.#rows?.values() ?? []) {
+      if (removed !== undefined) deletes.push(removed);
+      if (current !== undefined) (existed ? updates : inserts).push(current);
     }
     return { plan: this.plan, deletes, updates, inserts };
   }
 
-  #insert(change: RowChange): Outcome {
-    if (this.#rows !== undefined)
-      return this.#place(this.#rows, this.#keyOf(change, change.newStart), change);
-    if (change.lacksColumns) return "contradiction";
-    this.#inserted.push(change);
-    return "folded";
+  #fold(rows: Map<string, NetRow>, change: RowChange): Outcome {
+    if (change.kind === "delete") return this.#delete(rows, change);
+    if (change.kind === "update") return this.#update(rows, change);
+    return this.#place(rows, this.#keyOf(change, change.newStart), change);
   }
 
   /** Puts a row where none is. A row filter that lets a row in sends only what changed of it. */
@@ -179,12 +182,11 @@ class TableFold {
     return deleted === "folded" ? this.#place(rows, newKey, current) : deleted;
   }
 
-  /** Undefined when an insert is of a row that has been inserted already. */
+  /** Undefined when a row was inserted, or deleted, that had been already. */
   #index(): Map<string, NetRow> | undefined {
     const rows = new Map<string, NetRow>();
-    for (const change of this.#inserted)
-      if (this.#place(rows, this.#keyOf(change, change.newStart), change) !== "folded") return undefined;
-    this.#inserted = [];
+    for (const change of this.#run) if (this.#fold(rows, change) !== "folded") return undefined;
+    this.#run = [];
     return rows;
   }
 

@@ -85,22 +85,19 @@ export class InProgress implements AsyncDisposable {
     const written = this.#written.get(xid) ?? (await this.#begin(xid));
     const { lane, last } = written;
     written.rows += rowsOf(slice);
-    const flight = new Flight(
-      {
-        group: slice,
-        lane,
-        plans: this.#options.plans,
-        counts: { rows: written.rows, replays: 0, conflicts: 0 },
-        fromLsn,
-        sliced: last !== undefined && !last.group.begins,
-        net: this.#options.isNet(slice),
-        turn: undefined,
-      },
-      last,
-    );
-    if (last !== undefined) await asExpected(xid, last);
-    flight.release();
+    const flight = new Flight({
+      group: slice,
+      lane,
+      plans: this.#options.plans,
+      counts: { rows: written.rows, replays: 0, conflicts: 0 },
+      fromLsn,
+      sliced: last !== undefined && !last.group.begins,
+      net: this.#options.isNet(slice),
+      turn: undefined,
+    });
+    // The one before may still be on its way: if it fails, so does this one, and everything is taken back.
     await flight.sent;
+    if (last !== undefined) await asExpected(xid, last);
     written.last = flight;
     if (!slice.ends) return undefined;
     await asExpected(xid, flight);

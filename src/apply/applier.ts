@@ -31,8 +31,8 @@ export interface ApplierOptions {
   readonly pipeline: string;
   /** Position on the target now. */
   readonly progressLsn: Lsn;
-  /** Rejects when the relation cannot be written (ERS-4xx). */
-  readonly planFor: (relation: Relation) => Promise<TablePlan>;
+  /** Rejects when the relation cannot be written (ERS-4xx). A transaction in progress may describe tables that only that knows. */
+  readonly planFor: (relation: Relation, inProgress: boolean) => Promise<TablePlan>;
   readonly copies: TableCopies;
   readonly conflict: ConflictPolicy;
   /** Values arrive in binary form. */
@@ -120,7 +120,9 @@ export class Applier implements AsyncDisposable {
   #serial = 0;
   /** Sessions in which something was begun too early. */
   readonly #withdrawn = new Map<Lane, Promise<void>>();
-  #watched: Flight | undefined;
+  /** What `apply` is at: the session that it waits for, if there is one yet. */
+  #awaited: (() => Lane | undefined) | undefined;
+  #watched: (() => Lane | undefined) | undefined;
 
   constructor(options: ApplierOptions) {
     const { connection, progressLsn, parallel } = options;
@@ -154,7 +156,14 @@ export class Applier implements AsyncDisposable {
    * once the sessions are closed. Groups that `next` gives must be the next that are applied.
    */
   async apply(delivered: Group, next: NextGroup): Promise<Applied | undefined> {
-    if (delivered.inProgress) return this.#applyInProgress(delivered);
+    try {
+      return await (delivered.inProgress ? this.#applyInProgress(delivered) : this.#apply(delivered, next));
+    } finally {
+      this.#awaited = undefined;
+    }
+  }
+
+  async #apply(delivered: Group, next: NextGroup): Promise<Applied | undefined> {
     const before = this.#begun.shift();
     const expected = this.#given.shift() ?? delivered;
     if (expected !== delivered || (this.#begun[0] ?? { delivered }).delivered !== delivered)
@@ -166,6 +175,7 @@ export class Applier implements AsyncDisposable {
       this.#begun = [{ delivered, flight, footprint: this.#footprint(flight.group) }];
     }
     const { flight } = this.#begun[0] as Begun;
+    this.#awaited = () => flight.lane;
     flight.release();
     await flight.sent;
     await this.#lookAhead(flight, next);
@@ -179,6 +189,7 @@ export class Applier implements AsyncDisposable {
   /** All that was given before it is committed. */
   async #applyInProgress(slice: Group): Promise<Applied | undefined> {
     this.#begun = [];
+    this.#awaited = () => this.#inProgress.laneOf(slice);
     const fromLsn = this.#progressLsn;
     const flight = await this.#inProgress.write(slice, fromLsn);
     if (flight === undefined) return undefined;
@@ -212,10 +223,11 @@ export class Applier implements AsyncDisposable {
     return begun?.flight.lane ?? this.#lanes.first;
   }
 
-  async #plan({ changes }: Group): Promise<void> {
+  async #plan({ changes, inProgress }: Group): Promise<void> {
     for (const change of changes) {
       for (const relation of change instanceof RowChange ? [change.relation] : change.relations)
-        if (!this.#planOf.has(relation)) this.#planOf.set(relation, await this.#options.planFor(relation));
+        if (!this.#planOf.has(relation))
+          this.#planOf.set(relation, await this.#options.planFor(relation, inProgress === true));
     }
   }
 
@@ -376,18 +388,21 @@ export class Applier implements AsyncDisposable {
   }
 
   /**
-   * What the keys do not show, such as a unique index that was made on the target since: a group that waits for a row of one behind it,
-   * which in turn must not be committed first. The server cannot see that.
+   * What the keys do not show, such as a unique index that was made on the target since: what waits for a row of what has to be
+   * committed behind it. The server cannot see that.
    */
   async #look(): Promise<void> {
+    const awaited = this.#awaited;
+    const late = awaited === this.#watched;
+    this.#watched = awaited;
+    const session = awaited?.()?.connection;
     const head = this.#begun[0]?.flight;
-    const late = head === this.#watched;
-    this.#watched = head;
-    const elsewhere = ({ flight: { lane } }: Begun): boolean => lane !== head?.lane;
-    if (head === undefined || !late || (this.#inProgress.isEmpty && !this.#begun.some(elsewhere))) return;
-    const blockers = await this.#options.parallel.blockersOf(head.lane.connection.backendPid);
-    if (this.#begun[0]?.flight !== head || head.isAnswered) return;
+    const elsewhere = ({ flight }: Begun): boolean => flight.lane !== head?.lane;
+    if (session === undefined || !late || (this.#inProgress.isEmpty && !this.#begun.some(elsewhere))) return;
+    const blockers = await this.#options.parallel.blockersOf(session.backendPid);
+    if (this.#awaited !== awaited) return;
     this.#inProgress.giveWay(blockers);
+    if (head === undefined || this.#begun[0]?.flight !== head || head.isAnswered) return;
     if (
       !this.#begun
         .filter(elsewhere)

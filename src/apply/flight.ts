@@ -210,8 +210,9 @@ export class Flight {
     this.#commits = this.#mayCommit();
     const folded = net ? fold(group, plans.of) : undefined;
     // Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is open
-    // costs the server memory, and a look-up of every row version in all of them.
-    const bounds = group.begins ? ["begin"] : sliced ? ["release", "savepoint"] : ["savepoint"];
+    // costs the server memory, and a look-up of every row version in all of them. What is in progress is only taken back whole.
+    const savepoint = group.inProgress ? [] : sliced ? ["release", "savepoint"] : ["savepoint"];
+    const bounds = group.begins ? ["begin"] : savepoint;
     for (const statement of bounds) {
       batch.bindExecute(statement, []);
       this.#expected.push(-1);

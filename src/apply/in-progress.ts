@@ -22,8 +22,8 @@ interface Written {
 /** Transactions that are written at the same time: each has a session, and whatever it has locked. */
 const MOST = 4;
 
-/** A connection was lost, or a statement broken off: it can be tried again as it was. */
-const PASSING: ReadonlySet<string> = new Set(["ERS-204", "ERS-705"]);
+/** A connection was lost, or a statement broken off: it can be tried again as it was. Or it is said already. */
+const PASSING: ReadonlySet<string> = new Set(["ERS-204", "ERS-510", "ERS-705"]);
 
 /**
  * Writes transactions that have not committed on the source, each in a session of its own, where it stays open between its slices.
@@ -52,7 +52,12 @@ export class InProgress implements AsyncDisposable {
     return this.#written.size === 0;
   }
 
-  /** Ends the session that is one of these backends: it stands in the way of what has committed before it. */
+  /** The session in which a slice is written. */
+  laneOf(slice: Group): Lane | undefined {
+    return this.#written.get(xidOf(slice))?.lane;
+  }
+
+  /** Ends the sessions that are among these backends: they stand in the way of what has to end before them. */
   giveWay(blockers: readonly number[]): void {
     for (const [xid, { lane }] of this.#written)
       if (blockers.includes(lane.connection.backendPid))
@@ -67,7 +72,7 @@ export class InProgress implements AsyncDisposable {
    * @param fromLsn the target's position
    */
   async write(slice: Group, fromLsn: Lsn): Promise<Flight | undefined> {
-    const xid = (slice.members[0] as Group["members"][number]).transaction.xid;
+    const xid = xidOf(slice);
     if (slice.rolledBack) {
       await this.#takeBack(xid);
       return undefined;
@@ -91,7 +96,7 @@ export class InProgress implements AsyncDisposable {
       plans: this.#options.plans,
       counts: { rows: written.rows, replays: 0, conflicts: 0 },
       fromLsn,
-      sliced: last !== undefined && !last.group.begins,
+      sliced: false,
       net: this.#options.isNet(slice),
       turn: undefined,
     });
@@ -123,11 +128,15 @@ export class InProgress implements AsyncDisposable {
   async #takeBack(xid: number): Promise<void> {
     const written = this.#written.get(xid);
     if (written === undefined) return;
-    this.#written.delete(xid);
     await written.last?.answered.catch(() => {});
     await written.lane.undo({ begins: true });
+    this.#written.delete(xid);
     this.#idle.push(written.lane);
   }
+}
+
+function xidOf({ members }: Group): number {
+  return (members[0] as Group["members"][number]).transaction.xid;
 }
 
 async function asExpected(xid: number, flight: Flight): Promise<void> {

@@ -22,10 +22,7 @@ export interface ChangeSink {
   idle(lsn: Lsn): void;
   /** End of the last whole transaction that was delivered; zero for none. */
   readonly completeLsn: Lsn;
-  /**
-   * Forgets the transaction that is open, and all that are in progress. False, and nothing happens, when part of the former has been
-   * handed on.
-   */
+  /** Forgets the transaction that is open. False, and nothing happens, when part of it, or of one in progress, has been handed on. */
   cut(): boolean;
   readonly mayCut: boolean;
   readonly full: boolean;

@@ -97,6 +97,8 @@ describe("PgoutputDecoder", () => {
     ["a change between blocks", [START, RELATION_OF_7, STOP, INSERT_OF_7]],
     ["a block in a transaction", [BEGIN, START]],
     ["a block in a block", [START, START]],
+    ["a second block that is said to be the first", [START, STOP, START]],
+    ["a first block that is said to be another", [START.replace("01", "00")]],
     ["a transaction in a block", [START, BEGIN]],
     ["the end of no block", [STOP]],
     ["a commit of a transaction that is not in progress", [STREAM_COMMIT]],

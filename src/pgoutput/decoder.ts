@@ -155,9 +155,11 @@ export class PgoutputDecoder {
   #streamStart(reader: MessageReader): void {
     if (this.inTransaction) throw reader.malformed("a transaction is already open");
     const xid = reader.uint32();
-    reader.skip(1);
+    const isFirst = reader.uint8() === 1;
     reader.finish();
     let relations = this.#inProgress.get(xid);
+    if (isFirst !== (relations === undefined))
+      throw reader.malformed("it is not the first block, or another was");
     if (relations === undefined) {
       relations = new Map();
       this.#inProgress.set(xid, relations);

@@ -14,8 +14,8 @@ export interface CommandOptions {
 export interface PipelineContext extends CommandOptions {
   /** Backends that sessions of this process had, in case a server still thinks they live. */
   readonly ownBackends: { readonly source: Set<number>; readonly target: Set<number> };
-  /** performance.now() when a transaction could not be written in progress. */
-  readonly streaming: { refusedMs: number };
+  /** How often a transaction could not be written in progress, and until when, by performance.now(), none is to be. */
+  readonly streaming: { refusals: number; refusedUntilMs: number };
 }
 
 export function contextOf(options: CommandOptions): PipelineContext {
@@ -23,7 +23,7 @@ export function contextOf(options: CommandOptions): PipelineContext {
     ...options,
     log: options.log.child({ pipeline: options.target.name }),
     ownBackends: { source: new Set(), target: new Set() },
-    streaming: { refusedMs: Number.NEGATIVE_INFINITY },
+    streaming: { refusals: 0, refusedUntilMs: Number.NEGATIVE_INFINITY },
   };
 }
 

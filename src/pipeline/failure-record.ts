@@ -6,7 +6,7 @@ import type { CommandOptions } from "./context.ts";
 /** Which side an outage is on. */
 export function sideOf({ config }: CommandOptions, error: ErserverError): "source" | "target" {
   return error.subject === describeConninfo(config.source) ||
-    (error.code.startsWith("ERS-50") && error.code !== "ERS-508")
+    (error.code.startsWith("ERS-5") && error.code !== "ERS-508")
     ? "source"
     : "target";
 }

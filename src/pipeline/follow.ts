@@ -53,8 +53,9 @@ const CATCHING_UP_MS = 10_000;
 /** How often it is asked whether the publications are still those that we left. */
 const PUBLICATION_CHECK_MS = 10_000;
 
-/** After a transaction that had to commit first, streams that begin do not bring any in progress for so long. */
+/** After a transaction that had to commit first, the source is not asked for any in progress for so long; twice as long after another. */
 const COMMIT_FIRST_MS = 600_000;
+const LONGEST_COMMIT_FIRST_MS = 86_400_000;
 
 /** Behind by more than this is put on record for `status`; less is told by the source's own replay_lag. */
 const BEHIND_MS = 1_000;
@@ -123,7 +124,7 @@ export async function follow(
     timeoutMs: config.timeoutMs,
     // What waits for its time would keep a bite's snapshot.
     gear: config.apply.delayMs > 0 ? "stream" : config.gear,
-    streamingFromLsn: mayStream(context, open) ? planner.copies.newestLsn : undefined,
+    streamingFromLsn: () => (mayStream(context, open) ? planner.copies.newestLsn : undefined),
     onGear: gearChanged,
     onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
   });
@@ -135,7 +136,7 @@ export async function follow(
     binary,
     // Where foreign keys and triggers fire the order of statements is theirs to judge.
     write: open.session.replicaRole ? config.apply.write : "rows",
-    planFor: (relation) => planner.plan(relation),
+    planFor: (relation, inProgress) => planner.plan(relation, inProgress),
     copies: planner.copies,
     parallel,
   });
@@ -162,8 +163,7 @@ export async function follow(
     });
     await flow.run(requests);
   } catch (error) {
-    if (error instanceof ErserverError && error.code === "ERS-510")
-      context.streaming.refusedMs = performance.now();
+    if (error instanceof ErserverError && error.code === "ERS-510") refuseStreaming(context);
     throw error;
   } finally {
     options.signal.removeEventListener("abort", stop);
@@ -180,8 +180,14 @@ function mayStream({ config, streaming }: PipelineContext, { sourceFacts, sessio
     sourceFacts.version >= 140_000 &&
     session.replicaRole &&
     config.apply.delayMs === 0 &&
-    performance.now() - streaming.refusedMs > COMMIT_FIRST_MS
+    performance.now() > streaming.refusedUntilMs
   );
+}
+
+function refuseStreaming({ streaming }: PipelineContext): void {
+  const restMs = Math.min(COMMIT_FIRST_MS * 2 ** streaming.refusals, LONGEST_COMMIT_FIRST_MS);
+  streaming.refusals++;
+  streaming.refusedUntilMs = performance.now() + restMs;
 }
 
 /** Written by several at once on two processors that everything shares, a backlog is drained no sooner: see ADR 11. */

@@ -65,10 +65,11 @@ export class Planner {
     };
   }
 
-  async plan(relation: Relation): Promise<TablePlan> {
+  /** @param inProgress a transaction describes it that has not committed: what only that knows of a table nobody can look up. */
+  async plan(relation: Relation, inProgress: boolean): Promise<TablePlan> {
     if (this.#seen.has(relation.id)) await this.#readTargetAgain();
     this.#seen.add(relation.id);
-    await this.#requireCopied(relation);
+    await this.#requireCopied(relation, inProgress);
     if (
       relation.columns.some(({ typeOid }) => typeOid >= FIRST_UNFIXED_OID && !this.#sourceTypes.has(typeOid))
     )
@@ -96,12 +97,16 @@ export class Planner {
    * A partition that was attached after the start may have rows that no change has brought: it is copied first. A table
    * that was renamed, and not back again since, may have to be refused.
    */
-  async #requireCopied({ id, schema, name }: Relation): Promise<void> {
+  async #requireCopied({ id, schema, name }: Relation, inProgress: boolean): Promise<void> {
     const known = this.#byOid.get(id);
     const namesake = this.#byName.get(tableKey(schema, name));
     if (known !== undefined && known === namesake) return;
     // What had the name before the copy is left out by `copy_lsn`; what has got it since is not what was copied.
     if (known === undefined && namesake !== undefined) throw tablesReplaced([namesake], this.#open.selection);
+    if (inProgress) {
+      const label = tableLabel(schema, name);
+      throw reshaped(`table ${label} was made or renamed since the start`, label);
+    }
     const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
     const now = tables.find(({ source }) => source.oid === id)?.source;
     if (now === undefined || (now.schema === known?.source.schema && now.name === known.source.name)) return;

@@ -79,10 +79,14 @@ export async function inOneDatabase(one: ControlSession, other: ControlSession):
   return free?.["free"] !== "true";
 }
 
-/** The backends that a backend waits for. */
+/** The backends that a backend waits for, and those that they wait for: one in between may only stand in the queue for a lock. */
 export async function blockersOf(session: ControlSession, backendPid: number): Promise<number[]> {
-  const rows = await session.query("select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))::text as pid", [
-    backendPid,
-  ]);
+  const rows = await session.query(
+    `with recursive blocker(pid) as (
+       select pg_catalog.unnest(pg_catalog.pg_blocking_pids($1))
+       union select pg_catalog.unnest(pg_catalog.pg_blocking_pids(pid)) from blocker)
+     select pid::text from blocker`,
+    [backendPid],
+  );
   return rows.map((row) => Number(row["pid"]));
 }

@@ -92,6 +92,7 @@ export class MemoryTransport implements ChangeSink {
   }
 
   get mayCut(): boolean {
+    if (this.#inProgress.size > 0) return false;
     // A first slice that is still here has all others behind it.
     return !this.#openSliced || this.#ready.some((group) => group.begins && !group.ends);
   }
@@ -103,14 +104,13 @@ export class MemoryTransport implements ChangeSink {
     this.#resetOpen();
     this.#openTransaction = undefined;
     this.#openSliced = false;
-    for (const transaction of this.#inProgress.values()) this.#rollBack(transaction);
     this.#makeRoom();
     return true;
   }
 
   /** True when nothing waits to be applied. */
   get empty(): boolean {
-    return this.#heldBytes === 0;
+    return this.#heldBytes === 0 && this.#ready.length === 0;
   }
 
   get full(): boolean {
@@ -200,13 +200,11 @@ export class MemoryTransport implements ChangeSink {
   }
 
   streamAbort(xid: number, subxid: number): void {
-    const transaction = this.#inProgress.get(xid);
-    if (transaction?.sliced !== true) return;
-    if (subxid === xid) {
-      this.#inProgress.delete(xid);
-      this.#rollBack(transaction);
-      this.#makeRoom();
-    } else throw mustCommitFirst(xid, "a part of it was rolled back");
+    const sliced = this.#inProgress.get(xid)?.sliced === true;
+    if (subxid === xid) this.#inProgress.delete(xid);
+    if (!sliced) return;
+    if (subxid !== xid) throw mustCommitFirst(xid, "a part of it was rolled back");
+    this.#rollBack(xid);
     this.wake();
   }
 
@@ -347,6 +345,8 @@ export class MemoryTransport implements ChangeSink {
     if (this.#ready.length === 0 && (!gathers || this.#atEnd || holdLsn !== undefined)) this.#closeGroup();
     const group = this.#ready[0];
     if (group === undefined) return undefined;
+    // With nothing in front of the hold any more, what is in progress commits behind it.
+    if (holdLsn !== undefined && group.inProgress && !group.ends && this.#reached(holdLsn)) return undefined;
     if (holdLsn === undefined && delayMs === 0) return this.#ready.shift();
     // What has begun goes on.
     const latest = group.begins && delayMs > 0 ? (Date.now() - delayMs) * 1000 : Number.POSITIVE_INFINITY;
@@ -363,7 +363,7 @@ export class MemoryTransport implements ChangeSink {
 
   /** Everything that commits before `lsn` has been taken. */
   #reached(lsn: Lsn): boolean {
-    const next = this.#ready[0]?.members[0];
+    const next = this.#ready.find(hasCommitted)?.members[0];
     if (next !== undefined) return next.transaction.commitLsn >= lsn;
     return (
       this.#idleLsn >= lsn || (this.#openTransaction !== undefined && this.#openTransaction.commitLsn >= lsn)
@@ -391,21 +391,13 @@ export class MemoryTransport implements ChangeSink {
   }
 
   /** Drops what is still here of a transaction in progress, and has the rest of it taken back. */
-  #rollBack({ xid, bytes, sliced }: InProgress): void {
-    this.#inProgress.delete(xid);
-    this.#coming = undefined;
-    this.#heldBytes -= bytes;
-    const isPart = ({ inProgress, ends, members }: Group): boolean =>
-      inProgress === true && !ends && members[0]?.transaction.xid === xid;
-    const dropped = this.#ready.filter(isPart);
-    for (const { size } of dropped) this.#heldBytes -= size;
-    if (dropped.length > 0)
-      this.#ready.splice(0, this.#ready.length, ...this.#ready.filter((group) => !isPart(group)));
-    if (sliced)
-      this.#enqueueInProgress({
-        ...sliceOf(unknownEnd(xid), { begins: false, ends: true }),
-        rolledBack: true,
-      });
+  #rollBack(xid: number): void {
+    for (const group of this.#ready.splice(0)) {
+      if (group.inProgress && group.members[0]?.transaction.xid === xid) this.#heldBytes -= group.size;
+      else this.#ready.push(group);
+    }
+    this.#enqueueInProgress({ ...sliceOf(unknownEnd(xid), { begins: false, ends: true }), rolledBack: true });
+    this.#makeRoom();
   }
 
   /** Behind all that has committed before it came. */

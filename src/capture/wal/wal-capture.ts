@@ -26,8 +26,8 @@ export interface WalCaptureOptions extends Omit<
   readonly version: number;
   /** `auto`: bulk while far behind. */
   readonly gear: Gear | "auto";
-  /** A stream that begins here or later brings large transactions while they are in progress; undefined for none. */
-  readonly streamingFromLsn: Lsn | undefined;
+  /** A stream that begins here or later may bring large transactions while they are in progress; undefined for none. */
+  readonly streamingFromLsn: () => Lsn | undefined;
   readonly onGear: (gear: Gear) => void;
   /** The source does not let us use the bulk gear, for this reason. */
   readonly onRefused: (reason: Error) => void;
@@ -212,8 +212,8 @@ export class WalCapture implements AsyncDisposable {
   }
 
   #mayStream(lsn: Lsn): boolean {
-    const { streamingFromLsn } = this.#options;
-    return streamingFromLsn !== undefined && lsn >= streamingFromLsn;
+    const fromLsn = this.#options.streamingFromLsn();
+    return fromLsn !== undefined && lsn >= fromLsn;
   }
 
   async #isFarBehind(lsn: Lsn): Promise<boolean> {

@@ -589,6 +589,7 @@ describe("a transaction in progress", () => {
       [[7], 1, "in progress"],
       [[7], 0, "ends", "in progress"],
       [[50], 1, "begins", "ends"],
+      "idle",
     ]);
   });
 

@@ -83,8 +83,12 @@ class Soak implements AsyncDisposable {
     const start = async (major: number, settings: Record<string, string>): Promise<Cluster> =>
       keep(await startCluster({ major, settings }));
     const servers = {
-      // The source frees the slot of a replicator that it does not hear about as soon as the replicator gives up.
-      source: await start(options.sourceMajor, { wal_sender_timeout: `${TIMEOUT_MS * 2}ms` }),
+      source: await start(options.sourceMajor, {
+        // The source frees the slot of a replicator that it does not hear about as soon as the replicator gives up.
+        wal_sender_timeout: `${TIMEOUT_MS * 2}ms`,
+        // The large transactions come while they are in progress.
+        ...(options.sourceMajor >= 14 ? { logical_decoding_work_mem: "1MB" } : {}),
+      }),
       // What was committed stays unflushed for a while: a crash takes back what the source must not have been told.
       target: await start(options.targetMajor, {
         wal_writer_delay: "2000ms",

@@ -1,7 +1,7 @@
 import type { Group } from "../change/group.ts";
-import { mustCommitFirst } from "../errors/must-commit-first.ts";
 import type { Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
+import { mustCommitFirst } from "../errors/must-commit-first.ts";
 import { Flight, type Plans, rowsOf } from "./flight.ts";
 import type { Lane } from "./lane.ts";
 

@@ -28,7 +28,7 @@ export interface Group {
    * transaction are zero but for the slice that ends it.
    */
   readonly inProgress?: true;
-  /** What was handed out of a transaction in progress is to be taken back: it has been rolled back, or comes again. */
+  /** What was handed out of a transaction in progress is to be taken back: it has been rolled back. */
   readonly rolledBack?: true;
 }
 

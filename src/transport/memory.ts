@@ -1,9 +1,9 @@
 import type { Change } from "../change/change.ts";
 import type { Delivery, Group, GroupMember } from "../change/group.ts";
-import { mustCommitFirst } from "../errors/must-commit-first.ts";
 import { type Lsn, ZERO_LSN } from "../change/lsn.ts";
 import type { ChangeSink } from "../change/sink.ts";
 import type { Transaction } from "../change/transaction.ts";
+import { mustCommitFirst } from "../errors/must-commit-first.ts";
 
 export interface MemoryTransportOptions {
   /** `full` from here on, in message bytes. */
@@ -194,7 +194,7 @@ export class MemoryTransport implements ChangeSink {
     this.#inProgress.delete(transaction.xid);
     this.#completeLsn = transaction.endLsn;
     if (this.#untilLsn !== undefined && transaction.commitLsn >= this.#untilLsn) this.#atEnd = true;
-    else if (sliced) this.#enqueueInProgress(sliceOf(transaction, { begins: false, ends: true }));
+    else if (sliced) this.#enqueueInProgress({ ...sliceOf(transaction, LAST), inProgress: true });
     else this.#passed(transaction);
     this.wake();
   }
@@ -378,12 +378,8 @@ export class MemoryTransport implements ChangeSink {
 
   #cutInProgress(transaction: InProgress): void {
     const { xid, changes, bytes, sliced } = transaction;
-    this.#enqueueInProgress({
-      ...sliceOf(unknownEnd(xid), { begins: !sliced, ends: false }),
-      changes,
-      members: [{ transaction: unknownEnd(xid), end: changes.length }],
-      size: bytes,
-    });
+    const slice = sliceOf(unknownEnd(xid), { changes, size: bytes, begins: !sliced, ends: false });
+    this.#enqueueInProgress({ ...slice, inProgress: true });
     transaction.changes = [];
     transaction.bytes = 0;
     transaction.sliced = true;
@@ -396,7 +392,7 @@ export class MemoryTransport implements ChangeSink {
       if (group.inProgress && group.members[0]?.transaction.xid === xid) this.#heldBytes -= group.size;
       else this.#ready.push(group);
     }
-    this.#enqueueInProgress({ ...sliceOf(unknownEnd(xid), { begins: false, ends: true }), rolledBack: true });
+    this.#enqueueInProgress({ ...sliceOf(unknownEnd(xid), LAST), inProgress: true, rolledBack: true });
     this.#makeRoom();
   }
 
@@ -427,13 +423,8 @@ export class MemoryTransport implements ChangeSink {
 
   #cutSlice(ends: boolean): void {
     this.#closeGroup();
-    this.#enqueue({
-      changes: this.#open,
-      members: [{ transaction: this.#openTransaction as Transaction, end: this.#open.length }],
-      begins: !this.#openSliced,
-      ends,
-      size: this.#openBytes,
-    });
+    const part = { changes: this.#open, size: this.#openBytes, begins: !this.#openSliced, ends };
+    this.#enqueue(sliceOf(this.#openTransaction as Transaction, part));
     this.#openSliced = true;
     this.#resetOpen();
     this.wake();
@@ -464,9 +455,13 @@ function splitGroup(group: Group, count: number): [Group, Group] {
   ];
 }
 
-/** Of a transaction in progress, without changes. */
-function sliceOf(transaction: Transaction, { begins, ends }: Pick<Group, "begins" | "ends">): Group {
-  return { changes: [], members: [{ transaction, end: 0 }], begins, ends, size: 0, inProgress: true };
+type Part = Pick<Group, "changes" | "size" | "begins" | "ends">;
+
+/** Behind the last changes. */
+const LAST: Part = { changes: [], size: 0, begins: false, ends: true };
+
+function sliceOf(transaction: Transaction, part: Part): Group {
+  return { ...part, members: [{ transaction, end: part.changes.length }] };
 }
 
 function unknownEnd(xid: number): Transaction {

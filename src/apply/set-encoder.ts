@@ -69,8 +69,7 @@ export class SetEncoder {
     for (let at = 0; at < sources.length; at++) {
       const column = columns[at] as FrameWriter;
       if (!binary) column.int8(0x7d);
-      const array = column.take();
-      batch.value(array, 0, array.length);
+      batch.valueOf(column);
     }
     batch.endBind();
     batch.execute();
@@ -124,7 +123,7 @@ function binaryValue(
 ): void {
   if (kind === COLUMN_BINARY) {
     writer.int32(end - start);
-    writer.bytes(bytes, start, end);
+    writer.lasting(bytes, start, end);
   } else if (kind === COLUMN_NULL) writer.int32(-1);
   else throw unexpected(kind);
 }

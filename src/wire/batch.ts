@@ -119,10 +119,16 @@ export class Batch {
     this.writer.int16(parameters);
   }
 
-  /** One parameter: `length` bytes of `bytes` from `start`, copied as they are. */
+  /** One parameter: `length` bytes of `bytes` from `start`, as they are; they must not change afterwards. */
   value(bytes: Buffer, start: number, length: number): void {
     this.writer.int32(length);
-    this.writer.bytes(bytes, start, start + length);
+    this.writer.lasting(bytes, start, start + length);
+  }
+
+  /** One parameter: everything that `parts` holds and nobody has taken. */
+  valueOf(parts: FrameWriter): void {
+    this.writer.int32(parts.buffered);
+    for (const run of parts.takeRuns()) this.writer.lasting(run, 0, run.length);
   }
 
   nullValue(): void {
@@ -205,9 +211,8 @@ export class Batch {
   async flush(): Promise<void> {
     if (this.#abandoned) return;
     if (this.#held !== undefined) {
-      const run = this.writer.take();
-      this.#heldRuns.push(run);
-      this.#heldBytes += run.length;
+      this.#heldBytes += this.writer.buffered;
+      this.#heldRuns.push(...this.writer.takeRuns());
       if (this.#heldBytes < MOST_HELD) return new Promise((resolve) => setImmediate(resolve));
       await this.#held.promise;
     } else if (this.#hand()) await this.#channel.drained();
@@ -224,14 +229,14 @@ export class Batch {
 
   /** False when the batch could not begin: its result has been rejected. */
   #hand(): boolean {
-    const bytes = this.writer.take();
+    const runs = this.writer.takeRuns();
     if (!this.#begun) {
       this.#begun = true;
       this.#refused = !this.#channel.begin(this.#replies);
     }
     if (this.#refused) return false;
     for (const run of this.#heldRuns.splice(0)) this.#channel.write(run);
-    this.#channel.write(bytes);
+    for (const run of runs) this.#channel.write(run);
     return true;
   }
 }

@@ -28,16 +28,24 @@ describe("FrameWriter", () => {
   });
 
   test("what has been taken is never written again, and what is taken in parts is the same as the whole", () => {
-    const payload = fc.uint8Array({ maxLength: 20_000, size: "max" }).map((bytes) => Buffer.from(bytes));
+    const filled = fc.tuple(fc.integer({ min: 60_000, max: 200_000 }), fc.nat(255));
+    const payload = fc
+      .oneof(fc.uint8Array({ maxLength: 20_000, size: "max" }), fc.constant(new Uint8Array(0)), filled)
+      .map((bytes) => (Array.isArray(bytes) ? Buffer.alloc(...bytes) : Buffer.from(bytes)));
+    const how = fc.constantFrom("go on", "take", "take runs");
     fc.assert(
-      fc.property(fc.array(fc.tuple(payload, fc.boolean()), { maxLength: 60 }), (parts) => {
+      fc.property(fc.array(fc.tuple(payload, how, fc.boolean()), { maxLength: 60 }), (parts) => {
         const writer = new FrameWriter();
         const taken: Buffer[] = [];
-        for (const [bytes, take] of parts) {
+        for (const [bytes, then, lasting] of parts) {
+          const before = writer.buffered;
           writer.begin(0x64);
-          writer.bytes(bytes);
+          if (lasting) writer.lasting(bytes, 0, bytes.length);
+          else writer.bytes(bytes);
           writer.end();
-          if (take) taken.push(writer.take());
+          expect(writer.buffered).toBe(before + 5 + bytes.length);
+          if (then === "take") taken.push(writer.take());
+          if (then === "take runs") taken.push(...writer.takeRuns());
         }
         taken.push(writer.take());
         expect(writer.buffered).toBe(0);
@@ -51,6 +59,20 @@ describe("FrameWriter", () => {
       }),
       { numRuns: 100 },
     );
+  });
+
+  test("copies small values and hands large ones out as they are", () => {
+    const writer = new FrameWriter();
+    const [small, large] = [Buffer.alloc(64 * 1024 - 1, "s"), Buffer.alloc(64 * 1024, "l")];
+    writer.begin(0x64);
+    writer.lasting(small, 0, small.length);
+    writer.lasting(large, 0, large.length);
+    writer.int8(1);
+    writer.end();
+    const runs = writer.takeRuns();
+    expect(runs.map(({ length }) => length)).toEqual([5 + small.length, large.length, 1]);
+    expect(runs[1]?.buffer).toBe(large.buffer);
+    expect(runs[0]?.readUInt32BE(1)).toBe(4 + small.length + large.length + 1);
   });
 
   test("a frame may not be taken before it is closed", () => {

@@ -3,43 +3,53 @@ const FIRST_SLAB = 8 * 1024;
 const LARGEST_SLAB = 256 * 1024;
 /** Up to this length a loop beats Buffer.copy, which makes a view first. */
 const LOOP_COPY = 48;
+/** From this length on a value is handed out as it is: a part more to send costs less than the copy. */
+const LARGE = 64 * 1024;
 /** The server refuses longer messages (PQ_LARGE_MESSAGE_LIMIT). */
 const MAX_LENGTH = 0x3fffffff - 1;
 
 const EMPTY = Buffer.alloc(0);
 
 /**
- * Writes frames one behind the other into a buffer that grows; `take()` hands out what has been written.
+ * Writes frames one behind the other into a buffer that grows; `take()` or `takeRuns()` hands out what has been written.
  * A buffer that was handed out is never written again.
  */
 export class FrameWriter {
   #buffer: Buffer = EMPTY;
-  /** First byte that has not been taken. */
+  /** First byte that is neither taken nor in a run. */
   #start = 0;
   #at = 0;
-  /** Where the length of the open frame goes, -1 when none is open. */
+  /** What comes before it: parts of buffers, and large values as they are. */
+  #runs: Buffer[] = [];
+  #runBytes = 0;
+  /** Where the length of the open frame goes, -1 when none is open; it may be in a run. */
+  #lengthIn: Buffer = EMPTY;
   #lengthAt = -1;
+  /** `buffered` when the frame was opened, behind its type. */
+  #opened = 0;
   #slab = FIRST_SLAB;
 
   /** Bytes written and not yet taken. */
   get buffered(): number {
-    return this.#at - this.#start;
+    return this.#runBytes + this.#at - this.#start;
   }
 
   /** Opens a frame: a message type of `frontend.ts`. */
   begin(type: number): void {
     this.#reserve(5);
     this.#buffer[this.#at] = type;
+    this.#lengthIn = this.#buffer;
     this.#lengthAt = this.#at + 1;
+    this.#opened = this.buffered + 1;
     this.#at += 5;
   }
 
   /** Closes the open frame. Throws RangeError when it has become longer than any server accepts. */
   end(): void {
-    const length = this.#at - this.#lengthAt;
+    const length = this.buffered - this.#opened;
     if (length > MAX_LENGTH)
       throw new RangeError(`a message of ${length} bytes is longer than a server accepts`);
-    this.#setInt32(this.#lengthAt, length);
+    setInt32(this.#lengthIn, this.#lengthAt, length);
     this.#lengthAt = -1;
   }
 
@@ -61,7 +71,7 @@ export class FrameWriter {
   /** Signed or unsigned. */
   int32(value: number): void {
     this.#reserve(4);
-    this.#setInt32(this.#at, value);
+    setInt32(this.#buffer, this.#at, value);
     this.#at += 4;
   }
 
@@ -101,20 +111,40 @@ export class FrameWriter {
     this.#at += length;
   }
 
-  /** Hands out everything written since the last call, which must be whole frames. */
-  take(): Buffer {
-    if (this.#lengthAt >= 0) throw new Error("a frame is still open");
-    const taken = this.#buffer.subarray(this.#start, this.#at);
-    this.#start = this.#at;
-    return taken;
+  /** As `bytes`, but what is large is not copied: it must not change afterwards. */
+  lasting(source: Buffer, start: number, end: number): void {
+    if (end - start < LARGE) {
+      this.bytes(source, start, end);
+      return;
+    }
+    this.#endRun();
+    this.#addRun(source.subarray(start, end));
   }
 
-  #setInt32(at: number, value: number): void {
-    const buffer = this.#buffer;
-    buffer[at] = value >>> 24;
-    buffer[at + 1] = value >>> 16;
-    buffer[at + 2] = value >>> 8;
-    buffer[at + 3] = value;
+  /** Hands out everything written since the last call, which must be whole frames. */
+  take(): Buffer {
+    const runs = this.takeRuns();
+    return runs.length === 1 ? (runs[0] as Buffer) : Buffer.concat(runs);
+  }
+
+  /** The same in the parts that it lies in, none of them empty. */
+  takeRuns(): readonly Buffer[] {
+    if (this.#lengthAt >= 0) throw new Error("a frame is still open");
+    this.#endRun();
+    const runs = this.#runs;
+    this.#runs = [];
+    this.#runBytes = 0;
+    return runs;
+  }
+
+  #endRun(): void {
+    if (this.#at > this.#start) this.#addRun(this.#buffer.subarray(this.#start, this.#at));
+    this.#start = this.#at;
+  }
+
+  #addRun(run: Buffer): void {
+    this.#runs.push(run);
+    this.#runBytes += run.length;
   }
 
   #reserve(length: number): void {
@@ -127,9 +157,19 @@ export class FrameWriter {
     this.#slab = Math.min(this.#slab * 2, LARGEST_SLAB);
     const buffer = Buffer.allocUnsafeSlow(size);
     this.#buffer.copy(buffer, 0, this.#start, this.#at);
-    if (this.#lengthAt >= 0) this.#lengthAt -= this.#start;
+    if (this.#lengthIn === this.#buffer && this.#lengthAt >= this.#start) {
+      this.#lengthIn = buffer;
+      this.#lengthAt -= this.#start;
+    }
     this.#buffer = buffer;
     this.#start = 0;
     this.#at = kept;
   }
+}
+
+function setInt32(buffer: Buffer, at: number, value: number): void {
+  buffer[at] = value >>> 24;
+  buffer[at + 1] = value >>> 16;
+  buffer[at + 2] = value >>> 8;
+  buffer[at + 3] = value;
 }

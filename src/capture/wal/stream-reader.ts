@@ -33,6 +33,8 @@ const XLOG_DATA_HEADER = 25;
 
 /** How often positions are sent at the least: a tenth of the timeout, at most every second's lag in pg_stat_replication. */
 const STATUS_INTERVAL_MS = 1_000;
+/** For how long messages are counted before it is decided whether to rest: the few of one commit say nothing. */
+const COUNTED_MS = 4;
 
 /**
  * The stream gear: START_REPLICATION from the pipeline's slot into a sink. Status updates have their own timer
@@ -210,7 +212,7 @@ export class StreamReader implements AsyncDisposable {
     this.#counting = false;
     const nowMs = performance.now();
     const elapsedMs = nowMs - this.#countedMs;
-    if (elapsedMs < 1 || this.#stream === undefined) return;
+    if (elapsedMs < COUNTED_MS || this.#stream === undefined) return;
     this.#restMs = restMs(this.#messages, elapsedMs, this.#restMs);
     this.#messages = 0;
     this.#countedMs = nowMs;

@@ -5,11 +5,12 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import { withoutValues } from "../observability/redact.ts";
 import { type Catalogue, type CatalogTable, tableLabel } from "../postgres/catalog.ts";
 import { isPassing, passingFailure } from "../postgres/failures.ts";
+import { isRewritten } from "../postgres/rewritten.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { isRewritten, lockUnchanged } from "./snapshot-reader.ts";
+import { lockUnchanged } from "./snapshot-reader.ts";
 
 export interface TableCopy {
   /** In a transaction with the snapshot that the copy shows. */

@@ -1,8 +1,9 @@
 import { becomeReplica, writerSettings } from "../apply/target-session.ts";
-import { isRewritten, lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns, copyTable, recordCopy, type TableCopy } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, readTableSizes, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { isRewritten } from "../postgres/rewritten.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { ExportedSnapshot } from "../postgres/slots.ts";
 import { hashTable, sameHash } from "../postgres/table-hash.ts";

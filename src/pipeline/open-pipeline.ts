@@ -184,7 +184,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       followed: progress === undefined ? undefined : publishedFor(copied, selection),
     });
 
-    const changes = await migrate(control, where);
+    const changes = await migrate(control, where, "target");
     const registration = await oneAtATime(control, async () => {
       requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
       const registered = await store.register(sourceFacts, slot);

@@ -6,21 +6,24 @@ import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 
 /** Beside `src` and `dist` alike. */
-const MIGRATIONS = new URL("../../sql/target/", import.meta.url);
+const MIGRATIONS = new URL("../../sql/", import.meta.url);
+
+/** A database may be both, for different pipelines: each has its own files. */
+type Side = "source" | "target";
 
 /**
- * Brings schema `erserver` of the target up to this version: numbered files, each once, all in one
+ * Brings what a side has in schema `erserver` up to this version: numbered files, each once, all in one
  * transaction. Returns the names of those applied. A schema made by a newer version is refused.
  */
-export async function migrate(session: ControlSession, where: string): Promise<string[]> {
-  const files = await migrationFiles();
+export async function migrate(session: ControlSession, where: string, side: Side): Promise<string[]> {
+  const files = await migrationFiles(side);
   try {
     return await oneAtATime(session, async () => {
       const done = await appliedMigrations(session);
-      refuseUnknown(done, files, where);
+      refuseUnknown(done, files, where, side);
       const missing = files.filter((name) => !done.includes(name));
       for (const name of missing) {
-        await session.query(await readFile(new URL(name, MIGRATIONS), "utf8"));
+        await session.query(await readFile(new URL(side === "source" ? name : `target/${name}`, MIGRATIONS), "utf8"));
         await session.query("insert into erserver.migration (name) values ($1)", [name]);
       }
       return missing;
@@ -32,7 +35,7 @@ export async function migrate(session: ControlSession, where: string): Promise<s
         `${where}: schema erserver cannot be made: ${(error as Error).message}`,
         {
           subject: where,
-          remedy: `Run on the target as its owner: ${await grantCreate(session)};`,
+          remedy: `Run on the ${side} as its owner: ${await grantCreate(session)};`,
           cause: error,
         },
       );
@@ -41,12 +44,15 @@ export async function migrate(session: ControlSession, where: string): Promise<s
   }
 }
 
-async function migrationFiles(): Promise<string[]> {
-  return (await readdir(MIGRATIONS)).filter((name) => /^\d{4}_.*\.sql$/.test(name)).toSorted();
+/** Those of a target go by their names alone, those of a source by `source/` and the name. */
+async function migrationFiles(side: Side): Promise<string[]> {
+  const names = (await readdir(new URL(`${side}/`, MIGRATIONS))).filter((name) => /^\d{4}_.*\.sql$/.test(name));
+  return names.toSorted().map((name) => (side === "source" ? `source/${name}` : name));
 }
 
-function refuseUnknown(done: readonly string[], files: readonly string[], where: string): void {
-  const unknown = done.filter((name) => !files.includes(name));
+function refuseUnknown(done: readonly string[], files: readonly string[], where: string, side: Side): void {
+  const own = done.filter((name) => name.startsWith("source/") === (side === "source"));
+  const unknown = own.filter((name) => !files.includes(name));
   if (unknown.length === 0) return;
   throw new ErserverError(
     "ERS-408",
@@ -86,7 +92,7 @@ async function readMigrations(session: ControlSession): Promise<string[]> {
 /** As `schemaExists`, for whoever goes on to use the schema: one that a newer version made is refused (ERS-408). */
 export async function usableSchemaExists(session: ControlSession, where: string): Promise<boolean> {
   if (!(await schemaExists(session))) return false;
-  refuseUnknown(await readMigrations(session), await migrationFiles(), where);
+  refuseUnknown(await readMigrations(session), await migrationFiles("target"), where, "target");
   return true;
 }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
-import { isRewritten, lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
+import { lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
@@ -19,6 +19,7 @@ import {
 } from "../postgres/catalog.ts";
 import { lockKeys, tryLock } from "../postgres/advisory-lock.ts";
 import { connectWire } from "../postgres/connect.ts";
+import { isRewritten } from "../postgres/rewritten.ts";
 import { type ReplicatedTable, requireTables, selectTables } from "../postgres/selection.ts";
 import { abandonSlot, createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
 import type { Registration } from "../store/pipeline-store.ts";

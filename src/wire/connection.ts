@@ -6,7 +6,7 @@ import { Batch } from "./batch.ts";
 import { Channel } from "./channel.ts";
 import { CopyBoth, type OnCopyData } from "./copy-both.ts";
 import { CopyIn } from "./copy-in.ts";
-import { CopyOut } from "./copy-out.ts";
+import { copyOutRequest, FrameRuns, selectRequest } from "./frame-runs.ts";
 import { TERMINATE_FRAME } from "./frontend.ts";
 import { queryFrame, SimpleQuery, type SimpleResult } from "./simple-query.ts";
 
@@ -94,8 +94,13 @@ export class WireConnection {
   }
 
   /** Starts `COPY … TO STDOUT`; errors appear when it is iterated. */
-  copyOut(sql: string): CopyOut {
-    return new CopyOut(this.#channel, sql);
+  copyOut(sql: string): FrameRuns {
+    return new FrameRuns(this.#channel, copyOutRequest(sql));
+  }
+
+  /** Starts a query for its rows, many or few; errors appear when it is iterated. All values come in one format. */
+  select(sql: string, format: "text" | "binary"): FrameRuns {
+    return new FrameRuns(this.#channel, selectRequest(sql, format));
   }
 
   /** Starts `COPY … FROM STDIN`. */

@@ -32,7 +32,7 @@ export class CopyIn {
     return new CopyIn(channel, replies);
   }
 
-  /** Sends whole CopyData frames as they are, such as a run of `CopyOut`; waits when the socket has enough. */
+  /** Sends whole CopyData frames as they are, such as a run of `copyOut`; waits when the socket has enough. */
   async writeFrames(raw: Buffer): Promise<void> {
     this.#replies.throwIfFailed();
     this.#send();

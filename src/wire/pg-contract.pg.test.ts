@@ -7,7 +7,7 @@ import { type FreshDatabase, freshDatabase, sharedCluster, testMajor } from "../
 import { startCluster } from "../demo/cluster.ts";
 import { ServerError } from "../errors/server-error.ts";
 import { WireConnection } from "./connection.ts";
-import { copyPayloads } from "./copy-out.ts";
+import { framePayloads } from "./frame-runs.ts";
 import { COPY_DATA, COPY_DONE_FRAME } from "./frontend.ts";
 import { FrameWriter } from "./writer.ts";
 
@@ -244,7 +244,7 @@ describe("a socket taken over from pg", () => {
     const into = await target.copyIn("copy relay_to from stdin (format binary)");
     let payloads = 0;
     for await (const run of out) {
-      copyPayloads(run, () => payloads++);
+      framePayloads(run, () => payloads++);
       await into.writeFrames(run);
     }
     expect(out.rows).toBe(20_000);
@@ -252,6 +252,37 @@ describe("a socket taken over from pg", () => {
     expect(payloads).toBeGreaterThanOrEqual(20_000);
     expect(await into.done()).toBe(20_000);
     expect(await one(target, digest("relay_to"))).toBe(await one(source, digest("relay")));
+  });
+
+  test.each(["text", "binary"] as const)("gives the rows of a query as they come: %s", async (format) => {
+    const connection = await connect();
+    const rows = connection.select(
+      "select i, case when i % 2 = 0 then repeat('x', i) end from generate_series(1, 3000) as i",
+      format,
+    );
+    let sum = 0;
+    let nulls = 0;
+    for await (const run of rows) {
+      framePayloads(run, (bytes, start) => {
+        expect(bytes.readInt16BE(start)).toBe(2);
+        const length = bytes.readInt32BE(start + 2);
+        const value =
+          format === "text"
+            ? Number(bytes.toString("latin1", start + 6, start + 6 + length))
+            : bytes.readInt32BE(start + 6);
+        sum += value;
+        const second = bytes.readInt32BE(start + 6 + length);
+        if (second === -1) nulls++;
+        else expect(second).toBe(value);
+      });
+    }
+    expect(rows.rows).toBe(3000);
+    expect({ sum, nulls }).toEqual({ sum: 4_501_500, nulls: 1500 });
+    const failing = connection.select("select 1 / (i - 2) from generate_series(1, 3) as i", format);
+    await expect(async () => {
+      for await (const _run of failing);
+    }).rejects.toMatchObject({ code: "22012" });
+    expect(await one(connection, "select 7")).toBe("7");
   });
 
   test("a slow consumer of COPY TO holds the server back instead of filling memory", async () => {

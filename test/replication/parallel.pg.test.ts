@@ -95,7 +95,7 @@ async function openTarget(
   await database.query(SCHEMA);
   const conninfo = parseConninfo(database.url, systemEnvironment());
   const control = await connectControl(conninfo, SESSION);
-  await migrate(control, database.name);
+  await migrate(control, database.name, "target");
   await database.query(
     "insert into erserver.pipeline (name, source_system, source_database, slot) values ($1, 1, 'x', 'x')",
     [PIPELINE],

@@ -6,7 +6,7 @@ import { temporarySlotName } from "../../postgres/slots.ts";
 import { quoteLiteral } from "../../quote/literal.ts";
 import type { TextRow } from "../../wire/backend.ts";
 import type { WireConnection } from "../../wire/connection.ts";
-import { copyPayloads } from "../../wire/copy-out.ts";
+import { framePayloads } from "../../wire/frame-runs.ts";
 import { heedNotices } from "./capture-errors.ts";
 import { type Bite, nextBite, type SlotPosition } from "./bites.ts";
 import { pgoutputOptions, type StreamContents } from "./pgoutput-options.ts";
@@ -216,7 +216,7 @@ export class BulkReader {
   #decode(run: Buffer): number {
     const { decoder } = this.#options;
     let bytes = 0;
-    copyPayloads(run, (data, frameStart, end) => {
+    framePayloads(run, (data, frameStart, end) => {
       const start = data[frameStart] === COPY_SIGNATURE ? frameStart + COPY_HEADER_LENGTH : frameStart;
       // One column, or the trailer.
       if (data.readInt16BE(start) !== 1) return;

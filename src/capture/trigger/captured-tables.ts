@@ -1,0 +1,241 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { ErserverError } from "../../errors/erserver-error.ts";
+import { SQLSTATE } from "../../errors/sqlstate.ts";
+import { oneAtATime } from "../../postgres/advisory-lock.ts";
+import { type CatalogColumn, type CatalogTable, tableLabel } from "../../postgres/catalog.ts";
+import type { ControlSession } from "../../postgres/connect.ts";
+import { sqlStateOf } from "../../postgres/failures.ts";
+import { quoteIdent, quoteQualified } from "../../quote/ident.ts";
+import {
+  type CaptureSpec,
+  createFunctions,
+  createLog,
+  createTriggers,
+  definitionOf,
+  dropCapture,
+  type KeyColumn,
+  logKey,
+  logName,
+  type RelationRole,
+  triggerNames,
+} from "./trigger-ddl.ts";
+
+/** A relation that statements may name: the table itself, or a partition at any depth. */
+export interface Relation {
+  readonly oid: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly role: RelationRole;
+}
+
+export interface TableToCapture {
+  readonly table: CatalogTable;
+  /** The table itself first. */
+  readonly relations: readonly Relation[];
+  /** Columns of `table` that name a row. */
+  readonly key: readonly string[];
+  /** Column mode, or null for all columns; undefined leaves it as it is, and is null for a new one. */
+  readonly columns?: readonly string[] | null;
+  /** Asked for by itself: it stays when no target wants it. */
+  readonly registered?: true;
+}
+
+/** A table whose changes are recorded. */
+export interface CapturedTable {
+  /** Number in erserver.captured_table. */
+  readonly id: number;
+  readonly oid: number;
+  readonly key: readonly KeyColumn[];
+  readonly columns: readonly string[] | null;
+  /** Relations whose triggers were not there before. */
+  readonly newlyCaptured: readonly Relation[];
+}
+
+/** A lock is waited for no longer than this, because whoever comes behind us waits as well. */
+const LOCK_TIMEOUT_MS = 100;
+const LOCK_ATTEMPTS = 50;
+const LOCK_PAUSE_MS = 100;
+
+interface Known {
+  readonly id: number;
+  readonly attributes: readonly number[];
+  readonly columns: readonly string[] | null;
+  readonly definition: string;
+}
+
+/**
+ * Has the changes of these tables recorded from now on: every transaction that writes to one of them and has not ended yet, or begins
+ * later, is. Does nothing for those of which it is so already. Schema `erserver` must be there.
+ */
+export async function captureTables(
+  session: ControlSession,
+  wanted: readonly TableToCapture[],
+): Promise<CapturedTable[]> {
+  const specs = await oneAtATime(session, async () => {
+    const done: { wish: TableToCapture; spec: CaptureSpec }[] = [];
+    for (const wish of wanted) done.push({ wish, spec: await register(session, wish) });
+    return done;
+  });
+  const captured: CapturedTable[] = [];
+  for (const { wish, spec } of specs) {
+    const newlyCaptured: Relation[] = [];
+    for (const relation of await untriggered(session, spec.id, wish.relations)) {
+      await installTriggers(session, spec.id, relation);
+      newlyCaptured.push(relation);
+    }
+    captured.push({
+      id: spec.id,
+      oid: wish.table.oid,
+      key: spec.key,
+      columns: spec.columns,
+      newlyCaptured,
+    });
+  }
+  return captured;
+}
+
+/** Log and functions, which lock nothing of the user's. */
+async function register(session: ControlSession, wish: TableToCapture): Promise<CaptureSpec> {
+  const { table, key, registered = false } = wish;
+  const attributes = await readKey(session, table, key);
+  const numbers = attributes.map(({ number }) => number);
+  const known = await readKnown(session, table.oid);
+  if (known !== undefined && String(known.attributes) !== String(numbers)) throw keyChanged(table, key);
+  const columns = wish.columns === undefined ? (known?.columns ?? null) : wish.columns;
+  const id = known?.id ?? (await nextId(session));
+  const spec = { id, key: attributes.map(({ column }) => column), columns };
+  const definition = definitionOf(spec);
+  if (known === undefined) await session.query(createLog(spec));
+  if (known?.definition !== definition) await session.query(createFunctions(spec));
+  await session.query(
+    `insert into erserver.captured_table as known (id, relation, schema_name, table_name, key, attributes, columns, registered, definition)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+     on conflict (relation) do update set schema_name = excluded.schema_name, table_name = excluded.table_name, key = excluded.key,
+       columns = excluded.columns, registered = known.registered or excluded.registered, definition = excluded.definition`,
+    [id, table.oid, table.schema, table.name, key, numbers, columns, registered, definition],
+  );
+  return spec;
+}
+
+async function nextId(session: ControlSession): Promise<number> {
+  const [row] = await session.query("select pg_catalog.nextval('erserver.captured_table_id')::text as id");
+  return Number(row?.["id"]);
+}
+
+async function readKnown(session: ControlSession, oid: number): Promise<Known | undefined> {
+  const [row] = await session.query(
+    `select id::text, pg_catalog.to_json(attributes)::text as attributes, pg_catalog.to_json(columns)::text as columns, definition
+     from erserver.captured_table where relation = $1`,
+    [oid],
+  );
+  if (row === undefined) return undefined;
+  return {
+    id: Number(row["id"]),
+    attributes: JSON.parse(row["attributes"] ?? "[]") as number[],
+    columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
+    definition: row["definition"] ?? "",
+  };
+}
+
+interface KeyAttribute {
+  readonly number: number;
+  readonly column: KeyColumn;
+}
+
+async function readKey(
+  session: ControlSession,
+  table: CatalogTable,
+  names: readonly string[],
+): Promise<KeyAttribute[]> {
+  const rows = await session.query<{ name: string; number: string; collation: string | null }>(
+    `select a.attname as name, a.attnum::text as number,
+       case when c.collname <> 'default' then pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname) end as collation
+     from pg_catalog.pg_attribute a left join pg_catalog.pg_collation c on c.oid = a.attcollation left join pg_catalog.pg_namespace n on n.oid = c.collnamespace
+     where a.attrelid = $1`,
+    [table.oid],
+  );
+  return names.map((name) => {
+    const row = rows.find((candidate) => candidate.name === name);
+    const { typeName, baseType, equalitySchema } = table.columns.find(
+      (column) => column.name === name,
+    ) as CatalogColumn;
+    const collation = row?.collation ?? null;
+    return { number: Number(row?.number), column: { name, type: baseType ?? typeName, collation, equalitySchema } };
+  });
+}
+
+/** Those that lack one of our triggers, or have it disabled. */
+async function untriggered(
+  session: ControlSession,
+  id: number,
+  relations: readonly Relation[],
+): Promise<Relation[]> {
+  const rows = await session.query<{ oid: string; name: string }>(
+    `select g.tgrelid::text as oid, g.tgname as name from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
+     where g.tgrelid = any ($1::oid[]) and g.tgenabled in ('O', 'A') and p.pronamespace = 'erserver'::regnamespace
+       and pg_catalog.strpos(p.proname, $2) = 1`,
+    [relations.map(({ oid }) => oid), `capture_${id}_`],
+  );
+  const there = new Set(rows.map(({ oid, name }) => `${oid} ${name}`));
+  return relations.filter(({ oid, role }) => !triggerNames(role).every((name) => there.has(`${oid} ${name}`)));
+}
+
+/** Waits for the table's writers, a little at a time: whoever wants to write meanwhile waits behind us. */
+async function installTriggers(session: ControlSession, id: number, relation: Relation): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await session.query(
+        `begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}; ${createTriggers(id, relation)}; commit`,
+      );
+      return;
+    } catch (error) {
+      await session.query("rollback").catch(() => {});
+      const state = sqlStateOf((error as Error).cause ?? error);
+      if (state === SQLSTATE.insufficientPrivilege) throw mayNotTrigger(relation, error as Error);
+      if (state !== SQLSTATE.lockNotAvailable || attempt === LOCK_ATTEMPTS) throw error;
+      await sleep(LOCK_PAUSE_MS);
+    }
+  }
+}
+
+/** Removes what records changes of a table; the user's table stays. */
+export async function releaseTable(session: ControlSession, id: number): Promise<void> {
+  await session.query(dropCapture(id));
+  await session.query("delete from erserver.captured_table where id = $1", [id]);
+}
+
+/**
+ * Records all rows of a relation as changed, without saying how: of one that has become a partition nobody knows what it held before
+ * its triggers were there.
+ */
+export async function recordAllRows(
+  session: ControlSession,
+  { id, key }: Pick<CapturedTable, "id" | "key">,
+  { schema, name }: Pick<Relation, "schema" | "name">,
+): Promise<void> {
+  await session.query(
+    `insert into ${logName(id)} (xid, ${logKey(key).join(", ")}, delta)
+     select pg_catalog.txid_current(), ${key.map(({ name }) => quoteIdent(name)).join(", ")}, 0 from ${quoteQualified(schema, name)}`,
+  );
+}
+
+function mayNotTrigger({ schema, name }: Relation, cause: Error): ErserverError {
+  const label = tableLabel(schema, name);
+  return new ErserverError("ERS-304", `triggers cannot be made on ${label}: ${cause.message}`, {
+    subject: label,
+    remedy: `Run on the source as the table's owner: GRANT TRIGGER ON ${label} TO the role of the configuration;`,
+    cause,
+  });
+}
+
+function keyChanged({ schema, name }: CatalogTable, key: readonly string[]): ErserverError {
+  const label = tableLabel(schema, name);
+  return new ErserverError(
+    "ERS-505",
+    `the rows of ${label} are named by other columns (${key.join(", ")}) than when its changes began to be recorded`,
+    {
+      subject: label,
+      remedy: `Give ${label} its old key back; or have it recorded anew: exclude it in the configuration, erserver sync, take it out of there, empty it on the target, erserver run.`,
+    },
+  );
+}

@@ -1,0 +1,31 @@
+/**
+ * Which transactions a snapshot sees, by 64-bit transaction numbers: those below `xmax` that are not in progress.
+ * https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-TXID-SNAPSHOT
+ */
+export interface XidSnapshot {
+  /** As type txid_snapshot prints it: `xmin:xmax:xip,xip`. */
+  readonly text: string;
+  readonly xmax: bigint;
+  /** In progress, in ascending order. */
+  readonly inProgress: readonly bigint[];
+}
+
+const SNAPSHOT = /^\d+:(\d+):((?:\d+(?:,\d+)*)?)$/;
+
+/** Throws RangeError when the text is not that of a txid_snapshot. */
+export function parseSnapshot(text: string): XidSnapshot {
+  const match = SNAPSHOT.exec(text);
+  if (match === null) throw new RangeError(`not a snapshot: ${JSON.stringify(text)}`);
+  const [, xmax = "", inProgress = ""] = match;
+  return {
+    text,
+    xmax: BigInt(xmax),
+    inProgress: inProgress === "" ? [] : inProgress.split(",").map(BigInt),
+  };
+}
+
+/** An SQL condition: the snapshot does not see the transaction. In this form an index finds them. */
+export function notSeenBy({ xmax, inProgress }: XidSnapshot, column: string): string {
+  const late = `${column} >= ${xmax}`;
+  return inProgress.length === 0 ? late : `(${late} or ${column} in (${inProgress.join(", ")}))`;
+}

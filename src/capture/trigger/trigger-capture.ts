@@ -1,0 +1,201 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Change, TruncateChange } from "../../change/change.ts";
+import type { Lsn } from "../../change/lsn.ts";
+import type { ChangeSink } from "../../change/sink.ts";
+import { ErserverError } from "../../errors/erserver-error.ts";
+import { tableLabel } from "../../postgres/catalog.ts";
+import { isRewritten } from "../../postgres/rewritten.ts";
+import { framePayloads } from "../../wire/frame-runs.ts";
+import type { WireConnection } from "../../wire/connection.ts";
+import { changedTablesQuery, type FollowedTable, presentQuery, removedQuery } from "./changes-query.ts";
+import { RowImages } from "./row-images.ts";
+import { parseSnapshot, type XidSnapshot } from "./snapshot.ts";
+
+/** What a target has of a table: all that this snapshot of the source sees. */
+export interface TableBase {
+  readonly table: FollowedTable;
+  readonly base: XidSnapshot;
+}
+
+export interface TriggerCaptureOptions {
+  /** An ordinary session of the source; it belongs to the capture from here on. */
+  readonly connection: WireConnection;
+  readonly tables: readonly TableBase[];
+  /** Number of the last sync that the target has. */
+  readonly startLsn: Lsn;
+  readonly sink: ChangeSink;
+  readonly binary: boolean;
+  /** Throws when a table is not what the target was planned for; called with those that have changes, before they are delivered whole. */
+  readonly requireUnchanged: (oids: readonly number[]) => Promise<void>;
+  /** The target has everything up to this sync, durably: the source may forget it. */
+  readonly onDurable: (snapshot: XidSnapshot) => void;
+}
+
+/** How often an idle source is asked, in milliseconds, and how long it is left alone behind a sync. */
+const POLL_MS = 100;
+const BUSY_PAUSE_MS = 20;
+
+/** Read-only, all of one snapshot. Changed rows are looked up by their keys: a plan that reads the whole table would cost the same for one row. */
+const BEGIN = `begin isolation level repeatable read read only;
+  set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off; set local work_mem = '64MB';
+  select pg_catalog.txid_current_snapshot()::text, (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigint`;
+
+/**
+ * Reads what triggers have recorded: each sync is one transaction for the sink, from one committed state of the source to a later one.
+ * Syncs are numbered; the number stands where the WAL has positions: sync n begins at n and ends at n + 1.
+ */
+export class TriggerCapture implements AsyncDisposable {
+  readonly #options: TriggerCaptureOptions;
+  readonly #failed: Promise<never>;
+  #rejectFailed!: (error: unknown) => void;
+  readonly #images: RowImages;
+  readonly #ending = new AbortController();
+  readonly #done: Promise<void>;
+  #tables: readonly TableBase[];
+  #next: Lsn;
+  /** What was seen at the end of each sync that is not known to be durable, by its number. */
+  readonly #snapshots = new Map<Lsn, XidSnapshot>();
+  #last: XidSnapshot | undefined;
+  #standing = false;
+  #wake: (() => void) | undefined;
+
+  constructor(options: TriggerCaptureOptions) {
+    this.#options = options;
+    this.#tables = options.tables;
+    this.#next = options.startLsn;
+    this.#images = new RowImages(options.binary ? "binary" : "text");
+    this.#failed = new Promise<never>((_resolve, reject) => {
+      this.#rejectFailed = reject;
+    });
+    this.#failed.catch(() => {});
+    void options.connection.closed.then((error) => this.#rejectFailed(error));
+    this.#done = this.#run().catch((error: unknown) => this.#rejectFailed(error));
+  }
+
+  /** Rejects when no more changes come, for whatever reason. */
+  get failed(): Promise<never> {
+    return this.#failed;
+  }
+
+  /** What the target shows when it has everything before this number; undefined for one that no sync ends at. */
+  snapshotAt(lsn: Lsn): XidSnapshot | undefined {
+    return this.#snapshots.get(lsn);
+  }
+
+  acknowledge(_appliedLsn: Lsn, durableLsn: Lsn): void {
+    let durable: XidSnapshot | undefined;
+    for (const [lsn, snapshot] of this.#snapshots) {
+      if (lsn > durableLsn) break;
+      durable = snapshot;
+      this.#snapshots.delete(lsn);
+    }
+    if (durable !== undefined) this.#options.onDurable(durable);
+  }
+
+  /** Whether the target stands still: nothing is read for it meanwhile. */
+  set standing(standing: boolean) {
+    this.#standing = standing;
+    if (!standing) this.#wake?.();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ending.abort();
+    this.#wake?.();
+    // In the middle of a sync nothing of it has been committed on the target.
+    this.#options.connection.destroy();
+    await this.#done;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#ending;
+    while (!signal.aborted) {
+      const busy = !this.#standing && (await this.#sync());
+      await this.#pause(busy ? BUSY_PAUSE_MS : POLL_MS);
+    }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    await sleep(ms, undefined, { signal: this.#ending.signal }).catch(() => {});
+  }
+
+  /** False when there was nothing. */
+  async #sync(): Promise<boolean> {
+    const { connection, sink, startLsn } = this.#options;
+    const results = await connection.query(BEGIN);
+    const [text, now] = results.at(-1)?.rows[0] ?? [];
+    const snapshot = parseSnapshot(text ?? "");
+    const unchanged = snapshot.text === this.#last?.text;
+    const changed = unchanged ? [] : await this.#changedTables();
+    if (changed.length > 0) {
+      const commitLsn = this.#next;
+      const endLsn = (commitLsn + 1n) as Lsn;
+      const transaction = { xid: 0, commitLsn, endLsn, commitTime: Number(now) };
+      sink.begin(transaction);
+      await this.#deliver(changed);
+      await this.#options.requireUnchanged(changed.map(({ table }) => table.relation.id));
+      this.#passed(endLsn, snapshot);
+      sink.commit(transaction);
+    } else {
+      // The first look has to be told of: it is what somebody may wait for.
+      if (this.#last === undefined || !unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot);
+      sink.idle(this.#next > startLsn ? this.#next : startLsn);
+    }
+    await connection.query("commit");
+    return changed.length > 0;
+  }
+
+  #passed(lsn: Lsn, snapshot: XidSnapshot): void {
+    this.#next = lsn;
+    this.#last = snapshot;
+    this.#snapshots.set(lsn, snapshot);
+    this.#tables = this.#tables.map(({ table }) => ({ table, base: snapshot }));
+  }
+
+  async #changedTables(): Promise<(TableBase & { readonly truncated: boolean })[]> {
+    const query = changedTablesQuery(this.#tables.map(({ table, base }) => ({ id: table.id, base })));
+    const [result] = await this.#options.connection.query(query);
+    return this.#tables.flatMap((one, index) => {
+      const [logged, truncated] = result?.rows[index] ?? [];
+      return logged === "t" || truncated === "t" ? [{ ...one, truncated: truncated === "t" }] : [];
+    });
+  }
+
+  /** All that goes comes before all that comes: unique values may have moved from one row to another. */
+  async #deliver(changed: readonly (TableBase & { readonly truncated: boolean })[]): Promise<void> {
+    const { sink } = this.#options;
+    const emptied = changed.filter(({ truncated }) => truncated).map(({ table }) => table.relation);
+    if (emptied.length > 0) sink.change(new TruncateChange(emptied, false, false, 0));
+    for (const { table, base, truncated } of changed) {
+      if (truncated) continue;
+      const { relation } = table;
+      const indexes = table.key.map(({ name }) => relation.columns.findIndex((column) => column.name === name));
+      await this.#rows(removedQuery(table, base), (bytes, start, end) =>
+        this.#images.removed(relation, indexes, bytes, start, end),
+      );
+    }
+    for (const { table, base, truncated } of changed) {
+      const { relation } = table;
+      await this.#rows(presentQuery(table, base, truncated), (bytes, start, end) =>
+        this.#images.present(relation, bytes, start, end),
+      );
+      if (await isRewritten(this.#options.connection, relation.id)) throw rewritten(relation);
+    }
+  }
+
+  async #rows(sql: string, toChange: (bytes: Buffer, start: number, end: number) => Change): Promise<void> {
+    const { connection, sink, binary } = this.#options;
+    for await (const run of connection.select(sql, binary ? "binary" : "text")) {
+      framePayloads(run, (bytes, start, end) => sink.change(toChange(bytes, start, end)));
+      if (sink.full) await sink.whenRoom();
+    }
+  }
+}
+
+/** TRUNCATE and rewriting forms of ALTER TABLE are not MVCC-safe: a snapshot from before sees an empty table. */
+function rewritten({ schema, name }: { schema: string; name: string }): ErserverError {
+  const label = tableLabel(schema, name);
+  return new ErserverError("ERS-509", `table ${label} was truncated or rewritten while its changes were read`, {
+    subject: label,
+    remedy: "Nothing to do: the pipeline is opened anew by itself.",
+  });
+}

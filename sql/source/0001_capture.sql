@@ -16,10 +16,12 @@ create table erserver.captured_table (
   relation oid not null unique,
   schema_name text not null,
   table_name text not null,
-  -- the columns that name a row; the log has them as k1, k2, …
+  -- the columns that name a row; the log has them as k1, k2 and so on; without any there is no log
   key text[] not null,
   -- their numbers (pg_attribute.attnum), by which they are still the same when they are renamed
   attributes smallint[] not null,
+  -- pg_class.oid of the relations that have the triggers: the table's own first, then those of its partitions
+  relations oid[] not null,
   -- column mode: an UPDATE is recorded when it changes one of these or the key; null for all
   columns text[],
   -- asked for by itself: it stays when no target wants it
@@ -29,21 +31,19 @@ create table erserver.captured_table (
   captured_at timestamptz not null default now()
 );
 
--- TRUNCATE of a captured table, by the 64-bit transaction number.
-create table erserver.truncation (
+-- A captured table whose rows all went, by TRUNCATE; of one without a key, which is replaced whole, every change.
+create table erserver.replacement (
   xid bigint not null,
   captured_table integer not null references erserver.captured_table on delete cascade
 );
+create index on erserver.replacement (captured_table, xid);
 
 -- How far each target is, told now and then, behind what the target itself has on record: what all have is removed from the logs.
 create table erserver.consumer (
   pipeline text primary key,
-  -- the target: system_identifier and database
-  target_system text not null,
-  target_database text not null,
-  -- the tables that it wants
+  -- erserver.captured_table.id of the tables that it wants: one that is recorded anew has another number
   tables integer[] not null,
-  -- all that is visible in it is on the target; null until the first copy
-  snapshot txid_snapshot,
+  -- all that it sees is on the target, or comes with its copies
+  snapshot txid_snapshot not null,
   confirmed_at timestamptz not null default now()
 );

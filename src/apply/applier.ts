@@ -12,6 +12,7 @@ import { Footprint, type RowKeys } from "./footprint.ts";
 import { InProgress } from "./in-progress.ts";
 import { Lane } from "./lane.ts";
 import { Lanes } from "./lanes.ts";
+import type { SnapshotAt } from "./progress.ts";
 import { replayGroup } from "./replay.ts";
 import type { TablePlan } from "./table-plan.ts";
 
@@ -42,6 +43,7 @@ export interface ApplierOptions {
    * group.
    */
   readonly write: "auto" | "rows" | "sets";
+  readonly snapshotAt: SnapshotAt;
   readonly parallel: ParallelOptions;
 }
 

@@ -1,7 +1,7 @@
 import type { Group } from "../change/group.ts";
 import type { Batch } from "../wire/batch.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { Progress, SAVEPOINT } from "./progress.ts";
+import { Progress, SAVEPOINT, type SnapshotAt } from "./progress.ts";
 import { RowWriter } from "./row-writer.ts";
 import { SetWriter } from "./set-writer.ts";
 
@@ -11,6 +11,7 @@ export interface LaneOptions {
   /** Values arrive in binary form. */
   readonly binary: boolean;
   readonly write: "auto" | "rows" | "sets";
+  readonly snapshotAt: SnapshotAt;
 }
 
 /** A session that writes, with what is prepared in it. */
@@ -22,9 +23,9 @@ export class Lane {
   /** Something that was to be prepared in it was not. */
   isStale = false;
 
-  constructor({ connection, pipeline, binary, write }: LaneOptions) {
+  constructor({ connection, pipeline, binary, write, snapshotAt }: LaneOptions) {
     this.connection = connection;
-    this.progress = new Progress(connection, pipeline);
+    this.progress = new Progress(connection, pipeline, snapshotAt);
     this.sets = new SetWriter({ rows: this.rows, binary, always: write === "sets" });
   }
 

@@ -6,7 +6,8 @@ import { ofOneRow } from "./statements.ts";
 export const SAVEPOINT = "erserver";
 
 const MOVE = `update erserver.progress set lsn = $2, commit_time = coalesce($3, commit_time), transactions = transactions + $4::bigint, rows = rows + $5::bigint,
-      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp()
+      replays = replays + $6::bigint, conflicts = conflicts + $7::bigint, applied_at = pg_catalog.clock_timestamp(),
+      snapshot = coalesce($9, snapshot)
     where pipeline = $1 and lsn = $8`;
 
 /** The key of an advisory lock that is of one group of one pipeline. */
@@ -35,15 +36,20 @@ export interface Move {
   readonly counts: { readonly rows: number; readonly replays: number; readonly conflicts: number };
 }
 
+/** What is recorded with a position that does not say by itself what the target has. */
+export type SnapshotAt = (lsn: Lsn) => string | undefined;
+
 /** The statements around the changes: bounds of transactions, and the pipeline's position. */
 export class Progress {
   readonly #connection: WireConnection;
   readonly #pipeline: string;
+  readonly #snapshotAt: SnapshotAt;
   #prepared = false;
 
-  constructor(connection: WireConnection, pipeline: string) {
+  constructor(connection: WireConnection, pipeline: string, snapshotAt: SnapshotAt) {
     this.#connection = connection;
     this.#pipeline = pipeline;
+    this.#snapshotAt = snapshotAt;
   }
 
   /** A batch in a session whose statements are prepared, or are by this batch. */
@@ -84,6 +90,7 @@ export class Progress {
       String(counts.replays),
       String(counts.conflicts),
       formatLsn(fromLsn),
+      this.#snapshotAt(lsn) ?? null,
     ]);
     batch.bindExecute("commit", []);
     batch.bindExecute("wal", []);

@@ -10,6 +10,7 @@ import { type TargetFailure, TargetFailures } from "./render/failure.ts";
 export interface ConfigOptions {
   readonly config: string;
   readonly target?: readonly string[];
+  readonly fullRefresh?: boolean;
 }
 
 /** Adds `--config` and `--target`. */
@@ -19,6 +20,14 @@ export function withConfig(command: Command): Command {
       new Option("-c, --config <file>", "configuration file").env("ERSERVER_CONFIG").default("erserver.yaml"),
     )
     .option("--target <name>", "only this target; may be given several times", collect);
+}
+
+/** Adds `--full-refresh`, for commands to which it matters which tables are replicated. */
+export function withFullRefresh(command: Command): Command {
+  return command.option(
+    "--full-refresh",
+    "with trigger capture: replace tables without a key whole, whenever anything of them has changed",
+  );
 }
 
 function collect(value: string, before: readonly string[] = []): string[] {
@@ -33,8 +42,10 @@ export function duration(value: string): number {
 }
 
 /** The configuration with only the targets that were asked for, in the order of the file. */
-export function configFor({ config: path, target: names }: ConfigOptions): Config {
-  const config = loadConfig(path);
+export function configFor({ config: path, target: names, fullRefresh = false }: ConfigOptions): Config {
+  const loaded = loadConfig(path);
+  const tables = fullRefresh ? { ...loaded.tables, withoutKey: "refresh" as const } : loaded.tables;
+  const config = { ...loaded, tables };
   if (names === undefined) return config;
   const known = config.targets.map((target) => target.name);
   for (const name of names) {

@@ -31,6 +31,8 @@ export interface Config {
     readonly include: readonly TableSelector[];
     readonly exclude: readonly TableSelector[];
     readonly publishViaPartitionRoot: boolean;
+    /** What to do about a table without a key where triggers record changes. */
+    readonly withoutKey: "stop" | "refresh";
     /** What to do about a replicated column that the target table does not have. */
     readonly missingColumn: "stop" | "ignore";
   };

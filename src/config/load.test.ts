@@ -50,6 +50,7 @@ describe("a file that is right", () => {
         include: [{ schema: "*", table: "*", columns: undefined, where: undefined }],
         exclude: [],
         publishViaPartitionRoot: true,
+        withoutKey: "stop",
         missingColumn: "stop",
       },
       capture: "auto",
@@ -77,6 +78,7 @@ tables:
   include: ["public.*", { table: public.Employee, columns: [Id, '"Name"'], where: "active" }]
   exclude: ["public.audit_*"]
   publish_via_partition_root: false
+  without_key: refresh
   missing_column: ignore
 capture: wal
 timeout: 1m
@@ -93,6 +95,7 @@ log: { level: debug }
       ],
       exclude: [{ schema: "public", table: "audit_*", columns: undefined, where: undefined }],
       publishViaPartitionRoot: false,
+      withoutKey: "refresh",
       missingColumn: "ignore",
     });
     expect(config).toMatchObject({
@@ -358,7 +361,6 @@ describe("each problem is given with its position", () => {
       "3:6",
       /must be of the form \$\{env:NAME\}/,
     ],
-    ["trigger capture", `${HEAD}capture: trigger\n`, "ERS-107", "4:10", /not in this version/],
     [
       "a target that is the source",
       "source: host=x dbname=b\ntargets:\n  a: postgres://X/b\n",
@@ -389,7 +391,7 @@ describe("each problem is given with its position", () => {
 
   test("all problems come in one error, in the order of the file", () => {
     const error = failure(() =>
-      load("source: hots=x\ntargets:\n  a: host=${env:NOPE}\ntimeout: 30\ncapture: trigger\ntabels: 1\n"),
+      load("source: hots=x\ntargets:\n  a: host=${env:NOPE}\ntimeout: 30\ncapture: triggers\ntabels: 1\n"),
     );
     expect(error.code).toBe("ERS-103");
     expect(error.message.match(/^ {2}\S+:\d+:\d+: \w+/gm)).toEqual([

@@ -58,14 +58,6 @@ function checkSchema(data: unknown, problems: Problems): ConfigFile | undefined 
     if (key === undefined) problems.value("ERS-103", path, message);
     else problems.key("ERS-103", path, key, message);
   }
-  if (valueAt(data, ["capture"]) === "trigger") {
-    problems.value(
-      "ERS-107",
-      ["capture"],
-      "trigger capture is not in this version",
-      "Set capture to wal, or leave it out.",
-    );
-  }
   return file;
 }
 
@@ -127,6 +119,7 @@ function assemble(
     include,
     exclude,
     publish_via_partition_root: publishViaPartitionRoot,
+    without_key: withoutKey,
     missing_column: missingColumn,
   } = file.tables;
   const { transactions, bytes, delay: delayMs } = file.apply.group;
@@ -138,6 +131,7 @@ function assemble(
       include,
       exclude: exclude.map((names) => ({ ...names, columns: undefined, where: undefined })),
       publishViaPartitionRoot,
+      withoutKey,
       missingColumn,
     },
     capture: file.capture,

@@ -103,6 +103,12 @@ export const configSchema = z
           .describe(
             "Replicate partitioned tables as one table, so that the target may be partitioned otherwise or not at all.",
           ),
+        without_key: z
+          .enum(["stop", "refresh"])
+          .default("stop")
+          .describe(
+            "With `capture: trigger`, a table without a key: `stop` and name it, or `refresh`: replace the whole table on the target, in the same transaction as all else, whenever anything of it has changed. For small tables.",
+          ),
         missing_column: z
           .enum(["stop", "ignore"])
           .default("stop")
@@ -116,7 +122,7 @@ export const configSchema = z
       .enum(["auto", "wal", "trigger"])
       .default("auto")
       .describe(
-        "How changes are read from the source: `wal` by logical decoding; `trigger` is not in this version; `auto` is `wal` for now.",
+        "How changes are had from the source: `wal` by logical decoding; `trigger` by triggers that record which rows change, which needs no setting, no replication privilege and no restart. `auto`: `wal` where it can be had. A target stays with what it has begun with.",
       ),
     gear: z
       .enum(["auto", "stream", "bulk"])

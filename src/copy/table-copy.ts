@@ -25,6 +25,8 @@ export interface TableCopy {
   readonly token: string;
   /** Position of the snapshot. */
   readonly copyLsn: Lsn;
+  /** The snapshot itself, where it is what positions are made of. */
+  readonly copySnapshot: string | undefined;
   /** Values may travel in PostgreSQL's binary form. */
   readonly binary: boolean;
   /** Called now and then with the bytes relayed since the last call. */
@@ -125,12 +127,13 @@ function remedyFor({ code }: ServerError, side: Side, label: string): string {
 /** Records the table as copied in the open transaction; fails when another replicator has claimed the copy since. */
 export async function recordCopy(
   target: WireConnection,
-  copy: Pick<TableCopy, "pipeline" | "table" | "token" | "copyLsn">,
+  copy: Pick<TableCopy, "pipeline" | "table" | "token" | "copyLsn" | "copySnapshot">,
   rows: number,
 ): Promise<void> {
   const { schema, name } = copy.table.source;
   const [result] = await target.query(
-    `update erserver.table_state set state = 'finished_copy', copy_lsn = ${quoteLiteral(formatLsn(copy.copyLsn))}, rows_copied = ${rows}, state_since = now()
+    `update erserver.table_state set state = 'finished_copy', copy_lsn = ${quoteLiteral(formatLsn(copy.copyLsn))},
+       copy_snapshot = ${copy.copySnapshot === undefined ? "null" : quoteLiteral(copy.copySnapshot)}, rows_copied = ${rows}, state_since = now()
      where pipeline = ${quoteLiteral(copy.pipeline)} and source_schema = ${quoteLiteral(schema)} and source_table = ${quoteLiteral(name)}
        and state = 'data_sync' and copier = ${quoteLiteral(copy.token)}`,
   );

@@ -145,6 +145,7 @@ export class CopyJobs {
       pipeline: this.#context.target.name,
       token,
       copyLsn: snapshot.consistentPoint,
+      copySnapshot: snapshot.xids,
       binary: this.#context.config.binary !== "off",
       onBytes: (bytes) => this.#advance({ bytesDone: this.#progress.bytesDone + bytes }),
     });
@@ -181,7 +182,13 @@ export class CopyJobs {
       );
     }
     const { token, snapshot } = this.#plan;
-    const record = { pipeline: this.#context.target.name, table, token, copyLsn: snapshot.consistentPoint };
+    const record = {
+      pipeline: this.#context.target.name,
+      table,
+      token,
+      copyLsn: snapshot.consistentPoint,
+      copySnapshot: snapshot.xids,
+    };
     await recordCopy(target, record, found.rows);
   }
 

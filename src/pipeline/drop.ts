@@ -1,10 +1,14 @@
+import { dropCaptureIfUnused, releaseUnwanted } from "../capture/trigger/captured-tables.ts";
+import { forgetConsumer, readConsumer } from "../capture/trigger/consumers.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
+import { plural } from "../observability/figures.ts";
 import { oneAtATime, tryLock } from "../postgres/advisory-lock.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { dropPublications, publicationNames } from "../postgres/publications.ts";
+import type { CaptureKind } from "../postgres/selection.ts";
 import { dropSlot, readSlot } from "../postgres/slots.ts";
 import { readServerFacts, readSourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
@@ -63,7 +67,8 @@ async function dropBoth(options: DropOptions, control: ControlSession): Promise<
     if (registration !== undefined) await store.unregister();
     const unused = known && (await store.dropSchemaIfUnused());
     if (registration !== undefined) {
-      if (source !== undefined) dropped.push(...(await dropSourceObjects(source, slot)));
+      if (source !== undefined)
+        dropped.push(...(await dropSourceObjects(source, slot, registration.capture)));
       else
         left.push(
           `replication slot ${slot} and its publications on the source that was registered. ${howToDrop(slot)}`,
@@ -115,7 +120,10 @@ function howToDrop(slot: string): string {
 async function dropWithoutTarget(options: DropOptions): Promise<DropResult> {
   await using source = await connectPrimary(options, "source");
   return {
-    dropped: await dropSourceObjects(source, slotNameFor(options.target.name)),
+    dropped: [
+      ...(await dropSourceObjects(source, slotNameFor(options.target.name), "wal")),
+      ...(await dropSourceObjects(source, slotNameFor(options.target.name), "trigger")),
+    ],
     left: ["schema erserver on the target, if it was made there"],
   };
 }
@@ -132,8 +140,29 @@ function served(name: string): ErserverError {
   });
 }
 
+async function dropSourceObjects(
+  source: ControlSession,
+  slot: string,
+  capture: CaptureKind,
+): Promise<string[]> {
+  return capture === "wal" ? dropSlotAndPublications(source, slot) : forgetTarget(source, slot);
+}
+
+/** With the last target that wants a table, what records its changes goes too, unless that was asked for by itself. */
+async function forgetTarget(source: ControlSession, pipeline: string): Promise<string[]> {
+  if ((await readConsumer(source, pipeline)) === undefined) return [];
+  await forgetConsumer(source, pipeline);
+  const released = await releaseUnwanted(source);
+  const gone = await dropCaptureIfUnused(source);
+  return [
+    `target ${pipeline} on the source`,
+    ...(released === 0 ? [] : [`triggers on ${plural(released, "table")} of the source`]),
+    ...(gone ? ["what erserver kept in schema erserver of the source"] : []),
+  ];
+}
+
 /** Both or nothing: a slot without its publications, or the other way round, would look like an accident. */
-async function dropSourceObjects(source: ControlSession, slot: string): Promise<string[]> {
+async function dropSlotAndPublications(source: ControlSession, slot: string): Promise<string[]> {
   const names = publicationNames(slot);
   try {
     await source.query("begin");

@@ -3,17 +3,7 @@ import { copyWaves } from "../copy/waves.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { readReferences, tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
-import {
-  abandonSlot,
-  createSlot,
-  createTemporarySlot,
-  dropSlot,
-  type ExportedSnapshot,
-} from "../postgres/slots.ts";
 import { quoteQualified } from "../quote/ident.ts";
-import { onAbort } from "../runtime/abort.ts";
-import type { WireConnection } from "../wire/connection.ts";
-import { connectReplication } from "./connect-replication.ts";
 import type { PipelineContext } from "./context.ts";
 import { CopyJobs, type CopyProgress } from "./copy-jobs.ts";
 import type { OpenPipeline } from "./open-pipeline.ts";
@@ -39,46 +29,10 @@ async function pendingTables(open: OpenPipeline): Promise<ReplicatedTable[]> {
   return open.selection.tables.filter(({ source }) => !copied.has(tableKey(source.schema, source.name)));
 }
 
-/** A snapshot of the source and the connection that keeps it. */
-interface HeldSnapshot {
-  readonly snapshot: ExportedSnapshot;
-  readonly holder: WireConnection;
-}
-
-/** Makes the slot and records where it starts. Its snapshot is valid until the returned connection is used again. */
-export async function createPipelineSlot(
-  context: PipelineContext,
-  open: OpenPipeline,
-): Promise<HeldSnapshot> {
-  // The registration says that a slot of this name is ours; without progress it is one whose creation was not recorded.
-  await dropSlot(open.source, open.slot);
-  return holdSnapshot(context, open, async (holder) => {
-    const snapshot = await createSlot(holder, open.slot, { temporary: false });
-    await open.store.startProgress(snapshot.consistentPoint);
-    return snapshot;
-  });
-}
-
-/** `create` waits for every transaction that runs on the source: for as long as anybody likes, but not longer than we do. */
-async function holdSnapshot(
-  context: PipelineContext,
-  open: OpenPipeline,
-  create: (holder: WireConnection) => Promise<ExportedSnapshot>,
-): Promise<HeldSnapshot> {
-  const holder = await connectReplication(context);
-  using _giveUp = onAbort(context.signal, () => void abandonSlot(open.source, holder));
-  try {
-    return { snapshot: await create(holder), holder };
-  } catch (error) {
-    holder.destroy();
-    throw error;
-  }
-}
-
 /**
  * Fills the tables that are not copied yet, several at once, from one snapshot. The first time it is the
- * snapshot that the slot starts at; later (after a crash, or for tables that joined) one of a temporary slot, and
- * the stream then skips, for these tables, what the snapshot has.
+ * snapshot that the changes begin at; later (after a crash, or for tables that joined) another one, and
+ * what it has is then left out of the changes of these tables.
  */
 export async function firstCopy(
   context: PipelineContext,
@@ -92,7 +46,7 @@ export async function firstCopy(
 
   await options.onStart();
   const waves = await wavesOf(open, pending);
-  const { snapshot, holder } = await takeSnapshot(context, open);
+  const { snapshot, holder } = await open.changes.takeSnapshot(open.progress);
   try {
     const token = randomUUID();
     for (const table of pending) await open.store.claimCopy(table.source, token);
@@ -101,21 +55,6 @@ export async function firstCopy(
     await new CopyJobs(context, open, plan).run(waves);
   } finally {
     await holder.end();
-  }
-}
-
-async function takeSnapshot(context: PipelineContext, open: OpenPipeline): Promise<HeldSnapshot> {
-  if (open.progress === undefined) return createPipelineSlot(context, open);
-  try {
-    return await holdSnapshot(context, open, (holder) => createTemporarySlot(holder, open.slot, "copy"));
-  } catch (error) {
-    if (!(error instanceof ErserverError) || error.code !== "ERS-303") throw error;
-    // It worked before: perhaps the source has not noticed yet that our last session, with its slot, is dead.
-    throw new ErserverError("ERS-206", error.message, {
-      subject: open.slot,
-      remedy: error.remedy,
-      cause: error,
-    });
   }
 }
 

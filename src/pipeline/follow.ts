@@ -2,20 +2,17 @@ import { availableParallelism } from "node:os";
 import { Applier, type Applied, type ParallelOptions } from "../apply/applier.ts";
 import { rowKeysOf } from "../apply/row-keys.ts";
 import { openWorkerSession } from "../apply/target-session.ts";
-import { type Gear, WalCapture } from "../capture/wal/wal-capture.ts";
+import { HERE } from "../capture/trigger/trigger-capture.ts";
 import type { Delivery, Group } from "../change/group.ts";
 import { formatLsn, type Lsn, maxLsn, parseLsn } from "../change/lsn.ts";
-import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { tableKey, tableLabel } from "../postgres/catalog.ts";
 import { blockersOf } from "../postgres/advisory-lock.ts";
 import { type Constraints, readConstraints } from "../postgres/constraints.ts";
-import { publicationFingerprint } from "../postgres/publications.ts";
 import { MemoryTransport } from "../transport/memory.ts";
 import { FlushTracker } from "./flush-tracker.ts";
-import { connectWatched } from "../postgres/watchdog.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { connectReplication } from "./connect-replication.ts";
+import type { Capture } from "./change-source.ts";
 import { type PipelineContext, sessionOptions } from "./context.ts";
 import type { OpenPipeline } from "./open-pipeline.ts";
 import { Planner } from "./planner.ts";
@@ -25,8 +22,10 @@ export type FlowState = "catching-up" | "catching-up (bulk)" | "streaming" | "pa
 
 export interface FollowOptions {
   readonly signal: AbortSignal;
-  /** Stop before the first transaction that commits at or after it. */
+  /** Stop before the first transaction that commits at or after it; with trigger capture, behind the first sync. */
   readonly untilLsn: Lsn | undefined;
+  /** With trigger capture: where that sync goes, if not to now. */
+  readonly toSnapshot: string | undefined;
   /** The target has everything before `appliedLsn`; `transactions` and `rows` more than at the last call. */
   readonly onApplied: (applied: Pick<Applied, "sourceLsn" | "transactions" | "rows">) => void;
   /** Called with every change of the flow's state. */
@@ -50,8 +49,8 @@ const IDLE_ADVANCE_MS = 5_000;
 /** Behind by more than this, with work waiting, is catching up. */
 const CATCHING_UP_MS = 10_000;
 
-/** How often it is asked whether the publications are still those that we left. */
-const PUBLICATION_CHECK_MS = 10_000;
+/** How often it is asked whether the source still has what we made there. */
+const SOURCE_CHECK_MS = 10_000;
 
 /** After a transaction that had to commit first, the source is not asked for any in progress for so long; twice as long after another. */
 const COMMIT_FIRST_MS = 600_000;
@@ -85,48 +84,21 @@ export async function follow(
     groupBytes: config.apply.group.bytes,
     groupDelayMs: config.apply.group.delayMs,
     delayMs: config.apply.delayMs,
-    untilLsn: options.untilLsn,
+    // Any sync from here on has what was there before.
+    untilLsn:
+      options.untilLsn !== undefined && open.changes.kind === "trigger"
+        ? ((progress.lsn + 1n) as Lsn)
+        : options.untilLsn,
   });
-  // The source may not have noticed that our last connection is dead, and the slot is taken until it has.
-  await open.source.query(
-    "select pg_catalog.pg_terminate_backend(active_pid) from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = any ($2::int[])",
-    [open.slot, [...context.ownBackends.source]],
-  );
-  const { source: ownBackends } = context.ownBackends;
-  let newest: WireConnection | undefined;
-  const own = async (connecting: Promise<WireConnection>): Promise<WireConnection> => {
-    newest = await connecting;
-    ownBackends.add(newest.backendPid);
-    return newest;
-  };
-  const gearChanged = (gear: Gear): void => {
-    if (gear === "stream" && newest !== undefined) {
-      // Whatever an earlier session of ours still held, the slot is free of it.
-      ownBackends.clear();
-      ownBackends.add(newest.backendPid);
-    }
-    flow?.gearChanged();
-  };
-  const planner = await Planner.open(context, open, binary);
-  await using capture = await WalCapture.start({
-    connect: {
-      stream: () => own(connectReplication(context)),
-      bulk: () => own(connectWatched(config.source, sessionOptions(context))),
-    },
-    control: open.source,
-    version: open.sourceFacts.version,
-    subject: describeConninfo(config.source),
-    slot: open.slot,
-    publications: [open.publications.all, open.publications.insertOnly],
-    startLsn: progress.lsn,
-    binary,
+  const states = await open.store.tableStates();
+  const planner = new Planner(context, open, binary, states);
+  await using capture = await open.changes.start({
+    progress,
+    states,
     sink: transport,
-    timeoutMs: config.timeoutMs,
-    // What waits for its time would keep a bite's snapshot.
-    gear: config.apply.delayMs > 0 ? "stream" : config.gear,
-    streamingFromLsn: () => (mayStream(context, open) ? planner.copies.newestLsn : undefined),
-    onGear: gearChanged,
-    onRefused: (reason) => context.log.info(`the bulk gear cannot be used: ${reason.message}`),
+    binary,
+    toSnapshot: options.toSnapshot,
+    onGear: () => flow?.gearChanged(),
   });
   await using applier = new Applier({
     connection: open.session.connection,
@@ -138,6 +110,7 @@ export async function follow(
     write: open.session.replicaRole ? config.apply.write : "rows",
     planFor: (relation, inProgress) => planner.plan(relation, inProgress),
     copies: planner.copies,
+    snapshotAt: (lsn) => capture.snapshotAt(lsn),
     parallel,
   });
   const stop = (): void => transport.wake();
@@ -157,7 +130,7 @@ export async function follow(
     await using requests = await Requests.open(open.store, {
       onPoll: async () => {
         await flow?.reportBehind();
-        await flow?.checkPublications();
+        await flow?.checkSource();
       },
       onError: (error) => transport.fail(error),
     });
@@ -168,20 +141,6 @@ export async function follow(
   } finally {
     options.signal.removeEventListener("abort", stop);
   }
-}
-
-/**
- * Whether large transactions may be written while they are in progress. Not where the target's triggers fire, which may lock what is
- * not theirs; nor where a transaction has to be of some age, which begins with its commit.
- */
-function mayStream({ config, streaming }: PipelineContext, { sourceFacts, session }: OpenPipeline): boolean {
-  return (
-    config.streaming &&
-    sourceFacts.version >= 140_000 &&
-    session.replicaRole &&
-    config.apply.delayMs === 0 &&
-    performance.now() > streaming.refusedUntilMs
-  );
 }
 
 function refuseStreaming({ streaming }: PipelineContext): void {
@@ -229,7 +188,7 @@ async function parallelOptions(
 }
 
 interface FlowParts {
-  readonly capture: WalCapture;
+  readonly capture: Capture;
   readonly applier: Applier;
   readonly transport: MemoryTransport;
   readonly options: FollowOptions;
@@ -278,6 +237,7 @@ class Flow {
         continue;
       }
       if (this.#state === "paused") this.#catchUp();
+      await this.#hold(requests);
       const delivery = await this.#take(requests);
       if (delivery === undefined) await this.#pollFlush();
       else if (delivery.kind === "group") {
@@ -302,7 +262,20 @@ class Flow {
     const group = this.#ahead.shift();
     if (group !== undefined) return { kind: "group", group };
     const waitMs = this.#tracker.waiting || requests.holdLsn !== undefined ? FLUSH_POLL_MS : 1_000;
-    return this.#parts.transport.take(waitMs, requests.holdLsn);
+    return this.#parts.transport.take(waitMs, this.#isOfWal ? requests.holdLsn : undefined);
+  }
+
+  get #isOfWal(): boolean {
+    return this.#parts.open.changes.kind === "wal";
+  }
+
+  /** Where no position says where to stand, the capture goes there and no further. */
+  async #hold(requests: Requests): Promise<void> {
+    if (this.#isOfWal) return;
+    const { holdLsn, holdSnapshot } = requests;
+    const lsn = this.#parts.capture.holdAt(holdLsn === undefined ? undefined : (holdSnapshot ?? HERE));
+    if (holdLsn !== undefined && lsn !== undefined && this.#appliedLsn >= lsn)
+      await requests.reportHeld(holdLsn);
   }
 
   /** The next group, unless somebody wants a stop behind the one that is being written. */
@@ -326,16 +299,10 @@ class Flow {
     await open.store.setBehind(since === undefined ? undefined : new Date(since / 1000));
   }
 
-  /** What a publication leaves out nobody hears of: opening the pipeline anew says what has changed, or copies what joined. */
-  async checkPublications(): Promise<void> {
-    if (performance.now() - this.#checkedMs < PUBLICATION_CHECK_MS) return;
+  async checkSource(): Promise<void> {
+    if (performance.now() - this.#checkedMs < SOURCE_CHECK_MS) return;
     this.#checkedMs = performance.now();
-    const { source, publications, published } = this.#parts.open;
-    if ((await publicationFingerprint(source, publications)) === published) return;
-    throw new ErserverError("ERS-509", `publication "${publications.all}" was changed by somebody else`, {
-      subject: publications.all,
-      remedy: "Nothing to do: the pipeline is opened anew by itself, and says what is missing.",
-    });
+    await this.#parts.open.changes.requireUnchanged();
   }
 
   #applied(applied: Applied, commitTime: number): void {
@@ -420,7 +387,7 @@ function isRecent(commitTime: number): boolean {
  */
 function usesBinary({ config, log }: PipelineContext, open: OpenPipeline): boolean {
   if (config.binary === "off") return false;
-  const supported = open.sourceFacts.version >= 140_000;
+  const supported = open.changes.kind === "trigger" || open.sourceFacts.version >= 140_000;
   const unsafe = open.selection.tables.find(({ source, target }) => {
     const written = open.targetTables.get(tableKey(target.schema, target.name));
     return [...source.columns, ...(written?.columns ?? [])].some((column) => !column.binarySafe);

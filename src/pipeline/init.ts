@@ -1,6 +1,6 @@
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CommandOptions, contextOf } from "./context.ts";
-import { createPipelineSlot, occupiedProblem } from "./first-copy.ts";
+import { occupiedProblem } from "./first-copy.ts";
 import type { Problem } from "./limits.ts";
 import { openPipeline } from "./open-pipeline.ts";
 import { connectSides } from "./sides.ts";
@@ -12,13 +12,14 @@ export async function initPipeline(
   const context = contextOf(options);
   try {
     await using open = await openPipeline(context);
-    const { changes } = open;
+    const { made, changes } = open;
     const occupied = await occupiedProblem(open);
     const problems = [...open.problems, ...(occupied === undefined ? [] : [occupied])];
-    if (open.progress !== undefined) return { changes, problems };
-    const { holder } = await createPipelineSlot(context, open);
+    if (open.progress !== undefined) return { changes: made, problems };
+    const { holder } = await changes.takeSnapshot(undefined);
     await holder.end();
-    return { changes: [...changes, `replication slot ${open.slot} on the source`], problems };
+    const beginning = changes.kind === "wal" ? [`replication slot ${open.slot} on the source`] : [];
+    return { changes: [...made, ...beginning], problems };
   } catch (error) {
     if (!(error instanceof ErserverError) || error.code !== "ERS-508") throw error;
     // Whoever serves the target may not have got as far as its slot: a source that is away is told here too.

@@ -1,7 +1,5 @@
 import { openTargetSession, type TargetSession } from "../apply/target-session.ts";
 import { planTable, type SourceType, tableAbsent } from "../apply/table-plan.ts";
-import { formatLsn, type Lsn } from "../change/lsn.ts";
-import type { Relation } from "../change/relation.ts";
 import type { Config } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError, toErserverError } from "../errors/erserver-error.ts";
@@ -15,40 +13,35 @@ import {
 } from "../postgres/catalog.ts";
 import { inOneDatabase, oneAtATime } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
-import {
-  changePublications,
-  planPublications,
-  publicationFingerprint,
-  publicationNames,
-  type PublicationNames,
-} from "../postgres/publications.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
 import { readRowFilters } from "../postgres/row-filters.ts";
-import { type ReplicatedTable, type Selection, requireTables, selectTables } from "../postgres/selection.ts";
-import { readSlot, requireFreeSlot, type Slot, slotLost, slotMissing, slotTaken } from "../postgres/slots.ts";
+import { type CaptureKind, type Selection, requireTables, selectTables } from "../postgres/selection.ts";
 import {
   readServerFacts,
   readSourceFacts,
   requireUsableServer,
-  requireUsableSource,
   type ServerFacts,
   type SourceFacts,
 } from "../postgres/server-facts.ts";
-import { OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
+import { OLDEST_SOURCE_MAJOR, OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
-import { connectReplication } from "./connect-replication.ts";
+import type { ChangeSource } from "./change-source.ts";
 import { type PipelineContext, sessionOptions } from "./context.ts";
 import {
   addTableStates,
   copiedTables,
   forgetTableStates,
-  publishedFor,
   requireOwnTables,
   requireSameShape,
   requireSameTables,
 } from "./table-states.ts";
 import { recordFailure } from "./failure-record.ts";
+import { chooseCapture } from "./choose-capture.ts";
 import { limitsOf, type Problem } from "./limits.ts";
+import { relationOf } from "./relation-of.ts";
+import type { SourceInput } from "./source-input.ts";
+import { prepareTriggers } from "./trigger-source.ts";
+import { prepareWal } from "./wal-source.ts";
 import { migrate, usableSchemaExists } from "../store/migrate.ts";
 import {
   PipelineStore,
@@ -66,10 +59,9 @@ export interface OpenPipeline extends AsyncDisposable {
   readonly session: TargetSession;
   readonly store: PipelineStore;
   readonly registration: Registration;
+  /** Its name on the source. */
   readonly slot: SlotName;
-  readonly publications: PublicationNames;
-  /** As they were left: see `publicationFingerprint`. */
-  readonly published: string;
+  readonly changes: ChangeSource;
   readonly selection: Selection;
   readonly targetTables: ReadonlyMap<string, CatalogTable>;
   /** Undefined until the slot has been made. */
@@ -77,7 +69,7 @@ export interface OpenPipeline extends AsyncDisposable {
   /** What the operator should know. */
   readonly problems: readonly Problem[];
   /** What was created or changed on the way, for people. */
-  readonly changes: readonly string[];
+  readonly made: readonly string[];
 }
 
 /**
@@ -129,7 +121,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
 
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
     const sourceFacts = await readSourceFacts(source);
-    requireUsableSource(sourceFacts, describeConninfo(config.source));
+    requireUsableServer(sourceFacts, describeConninfo(config.source), OLDEST_SOURCE_MAJOR);
     if (await inOneDatabase(source, control)) {
       throw new ErserverError(
         "ERS-103",
@@ -140,9 +132,11 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
         },
       );
     }
-    // A managed host lets roles replicate that the catalogue does not mark so.
-    if (!sourceFacts.mayReplicate) await (await connectReplication(context)).end();
-    const selection = await select(config, source, sourceFacts);
+    const there = await usableSchemaExists(control, where);
+    const known = there ? await store.registration() : undefined;
+    if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
+    const { capture, reason } = await chooseCapture(context, sourceFacts, known);
+    const selection = await select(config, source, sourceFacts, capture);
     const targetTables = tablesByKey(await readTables(control, targetFacts.version));
     checkTargetTables(selection, targetTables, config);
     requirePrivileges({
@@ -159,40 +153,35 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     });
 
     const slot = slotNameFor(target.name);
-    const publications = publicationNames(slot);
-    const there = await usableSchemaExists(control, where);
-    const known = there ? await store.registration() : undefined;
-    if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
-    const existing = await readSlot(source, sourceFacts.version, slot);
-    if (known === undefined && existing !== undefined)
-      throw slotTaken(
-        slot,
-        `it exists already (plugin ${existing.plugin}, database ${existing.database}) and this target knows nothing of it`,
-      );
     const copied = copiedTables(known === undefined ? [] : await store.tableStates());
     requireSameShape(copied, selection);
     const progress = known === undefined ? undefined : await store.progress();
-    if (progress !== undefined) checkSlot(existing, slot, sourceFacts, progress.lsn);
-    else if (existing === undefined) await requireFreeSlot(source, slot);
+    const input: SourceInput = {
+      context,
+      source,
+      sourceFacts,
+      control,
+      targetFacts,
+      store,
+      slot,
+      selection,
+      targetTables,
+      known,
+      progress,
+      copied,
+      replicaRole: session.replicaRole,
+    };
+    const prepared = await (capture === "wal" ? prepareWal(input) : prepareTriggers(input));
     requireSameTables(copied, selection);
-    const publishing = await planPublications(source, {
-      names: publications,
-      published: selection.published,
-      publishViaPartitionRoot: config.tables.publishViaPartitionRoot,
-      sourceVersion: sourceFacts.version,
-      ours: known !== undefined,
-      followed: progress === undefined ? undefined : publishedFor(copied, selection),
-    });
 
-    const changes = await migrate(control, where, "target");
+    const migrated = await migrate(control, where, "target");
     const registration = await oneAtATime(control, async () => {
       requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
-      const registered = await store.register(sourceFacts, slot);
+      const registered = await store.register(sourceFacts, slot, capture);
       await addTableStates(store, selection);
       return registered;
     });
-    await changePublications(source, publishing);
-    const published = await publicationFingerprint(source, publications);
+    const { changes, made } = await prepared.make();
     await forgetTableStates(store, selection);
     return {
       source,
@@ -203,19 +192,19 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       store,
       registration,
       slot,
-      publications,
-      published,
+      changes,
       selection,
       targetTables,
       progress,
       problems: [
+        ...(reason === undefined ? [] : [reason]),
         ...selection.problems,
         ...limitsOf({ source: sourceFacts, target: targetFacts, replicaRole: session.replicaRole }),
       ],
-      changes: [
-        ...changes.map((name) => `schema erserver on the target: ${name}`),
+      made: [
+        ...migrated.map((name) => `schema erserver on the target: ${name}`),
         ...(known === undefined ? [`target ${target.name} registered`] : []),
-        ...publishing.map(({ name }) => `publication ${name} on the source`),
+        ...made,
       ],
       [Symbol.asyncDispose]: close,
     };
@@ -226,8 +215,14 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
   }
 }
 
-export async function select(config: Config, source: ControlSession, facts: SourceFacts): Promise<Selection> {
-  const selection = selectTables(await readTables(source, facts.version), config.tables, facts.version);
+export async function select(
+  config: Config,
+  source: ControlSession,
+  facts: SourceFacts,
+  capture: CaptureKind,
+): Promise<Selection> {
+  const tables = await readTables(source, facts.version);
+  const selection = selectTables(tables, config.tables, facts.version, capture);
   const blocking = selection.problems.filter((problem) => problem.blocks);
   const [first] = blocking;
   if (first !== undefined) {
@@ -268,39 +263,4 @@ export function checkTargetTables(
 /** The types of these tables' columns, by OID. */
 export function typesOf(tables: readonly CatalogTable[]): Map<number, SourceType> {
   return new Map(tables.flatMap((table) => table.columns.map((column) => [column.typeOid, column] as const)));
-}
-
-/** The relation as the stream will describe it, from the catalogue. */
-function relationOf(table: ReplicatedTable): Relation {
-  const { source } = table;
-  return {
-    id: source.oid,
-    schema: source.schema,
-    name: source.name,
-    replicaIdentity: source.replicaIdentity,
-    columns: source.columns
-      .filter((column) => table.columns.includes(column.name))
-      .map((column) => ({
-        name: column.name,
-        typeOid: column.typeOid,
-        typeModifier: column.typeModifier,
-        partOfKey: source.replicaIdentity === "full" || source.identityColumns.includes(column.name),
-      })),
-  };
-}
-
-/** Whether the slot can still give everything behind the target's position. */
-function checkSlot(slot: Slot | undefined, name: string, source: SourceFacts, progressLsn: Lsn): void {
-  if (slot === undefined) throw slotMissing(name);
-  if (slot.plugin !== "pgoutput" || slot.database !== source.database) {
-    throw slotTaken(name, `it uses plugin ${slot.plugin} in database ${slot.database}`);
-  }
-  if (slot.walStatus === "lost") throw slotLost(name);
-  if (slot.confirmedFlushLsn !== undefined && slot.confirmedFlushLsn > progressLsn) {
-    throw new ErserverError(
-      "ERS-504",
-      `replication slot "${name}" is at ${formatLsn(slot.confirmedFlushLsn)}, the target at ${formatLsn(progressLsn)}: the changes between cannot be had any more (was the slot made anew, or the target restored from a backup?)`,
-      { subject: name, remedy: "Start over for this target: erserver drop, empty its tables, erserver run." },
-    );
-  }
 }

@@ -37,6 +37,8 @@ export interface PipelineOptions {
   readonly adopt?: boolean;
   /** End when the target has everything that commits before it. */
   readonly untilLsn?: Lsn;
+  /** With trigger capture: the first changes are those up to this exported snapshot. */
+  readonly toSnapshot?: string | undefined;
   readonly onStatus?: (status: PipelineStatus) => void;
 }
 
@@ -134,7 +136,7 @@ export class Pipeline {
   }
 
   async #copyAndFollow(open: OpenPipeline, signal: AbortSignal): Promise<void> {
-    const { adopt = false, untilLsn } = this.#options;
+    const { adopt = false, untilLsn, toSnapshot } = this.#options;
     await firstCopy(this.#context, open, {
       adopt,
       signal,
@@ -149,6 +151,7 @@ export class Pipeline {
     await follow(this.#context, open, {
       signal,
       untilLsn,
+      toSnapshot,
       onApplied: (applied) =>
         this.#setStatus({
           appliedLsn: applied.sourceLsn,

@@ -31,12 +31,7 @@ export class Planner {
   #targetTables: ReadonlyMap<string, CatalogTable>;
   readonly #copyLsns: ReadonlyMap<string, Lsn>;
 
-  private constructor(
-    context: PipelineContext,
-    open: OpenPipeline,
-    binary: boolean,
-    states: readonly TableState[],
-  ) {
+  constructor(context: PipelineContext, open: OpenPipeline, binary: boolean, states: readonly TableState[]) {
     this.#context = context;
     this.#open = open;
     this.#binary = binary;
@@ -52,10 +47,6 @@ export class Planner {
         state.copyLsn === undefined ? [] : [[tableKey(state.schema, state.name), state.copyLsn]],
       ),
     );
-  }
-
-  static async open(context: PipelineContext, open: OpenPipeline, binary: boolean): Promise<Planner> {
-    return new Planner(context, open, binary, await open.store.tableStates());
   }
 
   get copies(): TableCopies {
@@ -107,7 +98,12 @@ export class Planner {
       const label = tableLabel(schema, name);
       throw reshaped(`table ${label} was made or renamed since the start`, label);
     }
-    const { tables } = await select(this.#context.config, this.#open.source, this.#open.sourceFacts);
+    const { tables } = await select(
+      this.#context.config,
+      this.#open.source,
+      this.#open.sourceFacts,
+      this.#open.changes.kind,
+    );
     const now = tables.find(({ source }) => source.oid === id)?.source;
     if (now === undefined || (now.schema === known?.source.schema && now.name === known.source.name)) return;
     const label = tableLabel(now.schema, now.name);

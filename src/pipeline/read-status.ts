@@ -1,10 +1,12 @@
+import { readConsumer, readPending } from "../capture/trigger/consumers.ts";
+import { parseSnapshot } from "../capture/trigger/snapshot.ts";
 import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { toErserverError } from "../errors/erserver-error.ts";
 import { readTables } from "../postgres/catalog.ts";
 import { applierQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
-import { type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
+import { type CaptureKind, type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
 import { readSlot, readWalSender } from "../postgres/slots.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
@@ -37,7 +39,9 @@ export interface TargetStatus {
   readonly rows: number | undefined;
   readonly conflicts: number | undefined;
   readonly replays: number | undefined;
-  /** WAL that the source keeps for the slot. */
+  /** How changes are had from the source; undefined while the target cannot be asked. */
+  readonly capture: CaptureKind | undefined;
+  /** WAL that the source keeps for the slot; with trigger capture what the logs of its tables take. */
   readonly retainedWalBytes: number | undefined;
   readonly slot:
     | { readonly name: string; readonly active: boolean; readonly walStatus: string | undefined }
@@ -52,7 +56,7 @@ export interface TargetStatus {
 interface SourceView {
   readonly session: ControlSession;
   readonly facts: ServerFacts;
-  readonly selection: Selection;
+  readonly selectionFor: (capture: CaptureKind) => Selection;
 }
 
 /** Never rejects because a server is away: that is what the status says. What it says after the signal is of no use. */
@@ -79,7 +83,9 @@ async function viewSource(config: Config, options: SessionOptions): Promise<Sour
     session = await connectControl(config.source, options);
     const facts = await readServerFacts(session);
     const tables = await readTables(session, facts.version);
-    return { session, facts, selection: selectTables(tables, config.tables, facts.version) };
+    const selectionFor = (capture: CaptureKind): Selection =>
+      selectTables(tables, config.tables, facts.version, capture);
+    return { session, facts, selectionFor };
   } catch (error) {
     await session?.end();
     return toErserverError(error);
@@ -93,6 +99,7 @@ async function targetStatus(
   options: SessionOptions,
 ): Promise<TargetStatus> {
   const reachable = source instanceof Error ? undefined : source;
+  const selection = reachable?.selectionFor(config.capture === "trigger" ? "trigger" : "wal");
   const unknown: TargetStatus = {
     name: target.name,
     state: "stopped",
@@ -106,10 +113,11 @@ async function targetStatus(
     rows: undefined,
     conflicts: undefined,
     replays: undefined,
+    capture: undefined,
     retainedWalBytes: undefined,
     slot: undefined,
-    tables: { total: reachable?.selection.tables.length, copied: undefined },
-    problems: reachable?.selection.problems ?? [],
+    tables: { total: selection?.tables.length, copied: undefined },
+    problems: selection?.problems ?? [],
     running: false,
   };
   let base = unknown;
@@ -133,24 +141,32 @@ async function targetStatus(
     const registration = (await schemaExists(control)) ? await store.registration() : undefined;
     if (registration === undefined) throw notInitialized(target.name);
     const progress = await store.progress();
+    const selected = reachable?.selectionFor(registration.capture);
     const heard = await hearReplicator(control, reachable, registration, config, target.name);
     const states = await store.tableStates();
     const copied = states.filter(({ state }) => state === "finished_copy").length;
     const found = {
       ...base,
       running: heard.running,
+      capture: registration.capture,
       appliedLsn: progress?.lsn,
       transactions: progress?.transactions ?? 0,
       rows: progress?.rows ?? 0,
       conflicts: progress?.conflicts ?? 0,
       replays: progress?.replays ?? 0,
-      tables: { total: Math.max(base.tables.total ?? 0, states.length), copied },
+      tables: { total: Math.max(selected?.tables.length ?? 0, states.length), copied },
+      problems: selected?.problems ?? [],
     };
     if (reachable === undefined) {
       const since = registration.state === "offline" ? registration.stateSince : undefined;
       return { ...found, state: "offline", side: "source", since, error: outage(source, "source") };
     }
-    const lag = progress === undefined ? {} : await readLag(reachable, registration, progress, heard.state);
+    const lag =
+      progress === undefined
+        ? {}
+        : registration.capture === "trigger"
+          ? await readTriggerLag(reachable, registration, progress)
+          : await readLag(reachable, registration, progress, heard.state);
     return { ...found, ...heard, ...lag };
   } catch (thrown) {
     const error = toErserverError(thrown);
@@ -228,6 +244,23 @@ async function readLag(
   const delay = state === "streaming" ? (sender?.replayLagSeconds ?? 0) : age;
   const lagSeconds = lagBytes === 0 ? 0 : isFollowing(state) ? (waited ?? delay) : age;
   return { lagBytes, lagSeconds, appliedLsn };
+}
+
+/** A target that misses nothing that is recorded has no lag; else it is as old as the state of the source that it shows. */
+async function readTriggerLag(
+  { session }: SourceView,
+  { slot }: Registration,
+  { snapshot, commitTime }: Progress,
+): Promise<Partial<Pick<TargetStatus, "lagSeconds" | "retainedWalBytes">>> {
+  const consumer = await readConsumer(session, slot);
+  if (consumer === undefined || snapshot === undefined) return {};
+  const { missing, bytes } = await readPending(session, consumer, parseSnapshot(snapshot));
+  const [row] = await session.query(
+    "select extract(epoch from pg_catalog.clock_timestamp())::float8::text as now",
+  );
+  const age = commitTime === undefined ? undefined : Number(row?.["now"]) - commitTime.getTime() / 1000;
+  const lag = missing ? age : 0;
+  return { retainedWalBytes: bytes, ...(lag === undefined ? {} : { lagSeconds: Math.max(0, lag) }) };
 }
 
 function isFollowing(state: PipelineState): boolean {

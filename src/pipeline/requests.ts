@@ -13,6 +13,8 @@ export class Requests implements AsyncDisposable {
   paused = false;
   /** Stand still before the first transaction that commits at or after it. */
   holdLsn: Lsn | undefined;
+  /** Stand still where the source is by this exported snapshot; `holdLsn` is the answer then. */
+  holdSnapshot: string | undefined;
 
   private constructor(store: PipelineStore) {
     this.#store = store;
@@ -38,14 +40,16 @@ export class Requests implements AsyncDisposable {
 
   /** Tells whoever asked that everything before `lsn` is applied and nothing behind it. */
   async reportHeld(lsn: Lsn): Promise<void> {
+    if (this.#heldLsn === lsn) return;
     this.#heldLsn = lsn;
     await this.#store.reportHeld(lsn);
   }
 
   async #read(): Promise<void> {
-    const { paused, holdLsn, answered } = await this.#store.requests();
+    const { paused, holdLsn, holdSnapshot, answered } = await this.#store.requests();
     this.paused = paused;
     this.holdLsn = holdLsn;
+    this.holdSnapshot = holdSnapshot;
     if (holdLsn !== this.#heldLsn) this.#heldLsn = undefined;
     // Asked once more, by somebody else, for where we still stand.
     else if (holdLsn !== undefined && !answered) await this.#store.reportHeld(holdLsn);

@@ -1,4 +1,5 @@
-import { type Lsn, maxLsn, ZERO_LSN } from "../change/lsn.ts";
+import { parseSnapshot, seesAllOf } from "../capture/trigger/snapshot.ts";
+import { maxLsn, ZERO_LSN } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { applierQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
@@ -8,6 +9,7 @@ import { readWalSender } from "../postgres/slots.ts";
 import { usableSchemaExists } from "../store/migrate.ts";
 import { PipelineStore, type Registration, requireSameSource } from "../store/pipeline-store.ts";
 import type { CommandOptions } from "./context.ts";
+import type { Mark } from "./marker.ts";
 
 /** Sessions of a command that looks at a pipeline from outside, whoever serves it. */
 export interface Sides extends AsyncDisposable {
@@ -86,9 +88,16 @@ export async function isServed(target: ControlSession, name: string): Promise<bo
   return (await target.query(applierQuery(name))).length > 0;
 }
 
-/** How far the target is: by its own record, or by what a running replicator has told the source since. */
-export async function reachedLsn({ source, store }: Sides, { slot }: Registration): Promise<Lsn> {
-  const recorded = (await store.progress())?.lsn ?? ZERO_LSN;
+/** Whether the target has what had committed by then: by its own record, or by what a running replicator has told the source since. */
+export async function hasReached(
+  { source, store }: Sides,
+  { slot, capture }: Registration,
+  { lsn, snapshot }: Mark,
+): Promise<boolean> {
+  const progress = await store.progress();
+  if (capture === "trigger")
+    return progress?.snapshot !== undefined && seesAllOf(parseSnapshot(progress.snapshot), snapshot);
+  const recorded = progress?.lsn ?? ZERO_LSN;
   const sender = await readWalSender(source, slot);
-  return maxLsn(recorded, sender?.replayLsn ?? recorded);
+  return maxLsn(recorded, sender?.replayLsn ?? recorded) >= lsn;
 }

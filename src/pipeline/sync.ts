@@ -5,7 +5,7 @@ import { type CommandOptions } from "./context.ts";
 import { emitMarker } from "./marker.ts";
 import { refusePaused } from "./pause.ts";
 import { Pipeline } from "./pipeline.ts";
-import { connectSides, isServed, reachedLsn } from "./sides.ts";
+import { connectSides, hasReached, isServed } from "./sides.ts";
 
 export interface SyncOptions extends CommandOptions {
   readonly signal: AbortSignal;
@@ -30,7 +30,8 @@ const POLL_MS = 100;
 /** Brings the target to the source's position of this moment; while a replicator serves it, waits for it to get there. */
 export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
   await using sides = await connectSides(options);
-  const lsn = await emitMarker(sides.source);
+  const mark = await emitMarker(sides.source);
+  const { lsn } = mark;
   const deadline = options.timeoutMs === undefined ? undefined : AbortSignal.timeout(options.timeoutMs);
   const signal = deadline === undefined ? options.signal : AbortSignal.any([options.signal, deadline]);
   let waitedForOther = false;
@@ -42,7 +43,7 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
     if (await isServed(sides.target, options.target.name)) {
       waitedForOther = true;
       // Not registered yet: whoever serves it has only just begun.
-      if (registration !== undefined && (await reachedLsn(sides, registration)) >= lsn)
+      if (registration !== undefined && (await hasReached(sides, registration, mark)))
         return { transactions: 0, rows: 0, waitedForOther, lsn, copied: false };
       await sleep(POLL_MS, undefined, { signal }).catch(() => {});
     } else {
@@ -57,6 +58,7 @@ export async function runUntil(
   { config, target, log }: CommandOptions,
   lsn: Lsn,
   signal: AbortSignal,
+  toSnapshot?: string,
 ): Promise<Pick<SyncResult, "transactions" | "rows" | "copied"> | undefined> {
   const giveUp = new AbortController();
   let copied = false;
@@ -65,6 +67,7 @@ export async function runUntil(
     target,
     log,
     untilLsn: lsn,
+    toSnapshot,
     onStatus: (status) => {
       copied ||= status.state === "copying";
       if (status.error?.code === "ERS-508" || status.state === "paused") giveUp.abort();

@@ -13,8 +13,9 @@ function select(
 ): Selection {
   return selectTables(
     tables,
-    { include: [ALL], exclude: [], publishViaPartitionRoot: true, ...rules },
+    { include: [ALL], exclude: [], publishViaPartitionRoot: true, withoutKey: "stop", ...rules },
     version,
+    "wal",
   );
 }
 

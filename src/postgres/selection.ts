@@ -4,6 +4,9 @@ import type { ErrorCode } from "../errors/codes.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, tableKey, tableLabel } from "./catalog.ts";
 
+/** How changes are had from a source: from its WAL, or from what triggers record. */
+export type CaptureKind = "wal" | "trigger";
+
 /** A source relation whose rows are copied and whose changes arrive under its name. */
 export interface ReplicatedTable {
   readonly source: CatalogTable;
@@ -53,6 +56,8 @@ export interface SelectionRules {
   readonly include: readonly TableSelector[];
   readonly exclude: readonly TableSelector[];
   readonly publishViaPartitionRoot: boolean;
+  /** To triggers a table without a key: is refused, or replaced whole. */
+  readonly withoutKey: "stop" | "refresh";
 }
 
 /**
@@ -65,12 +70,38 @@ const GENERATED_PUBLICATION = 180_000;
 
 /**
  * Decides what is replicated. A partitioned table is one table under its root's name with
- * `publishViaPartitionRoot`, and its leaf partitions under their own names without.
+ * `publishViaPartitionRoot`, and its leaf partitions under their own names without. To triggers it always is one: a statement fires
+ * those of the relation that it names.
  */
 export function selectTables(
   catalog: readonly CatalogTable[],
   rules: SelectionRules,
   sourceVersion: number,
+  capture: CaptureKind,
+): Selection {
+  return capture === "wal"
+    ? selectBy(catalog, rules, sourceVersion, capture)
+    : // No publication has to be able to say it.
+      selectBy(
+        catalog.map(identifiedByKey),
+        { ...rules, publishViaPartitionRoot: true },
+        FILTERED_PUBLICATION,
+        capture,
+      );
+}
+
+/** With triggers nothing but a key names a row: the replica identity is the WAL's. */
+function identifiedByKey(table: CatalogTable): CatalogTable {
+  const computed = new Set(table.columns.filter((column) => column.generated).map((column) => column.name));
+  const key = table.uniqueKeys.find((names) => !names.some((name) => computed.has(name)));
+  return { ...table, replicaIdentity: "index", identityColumns: key ?? [] };
+}
+
+function selectBy(
+  catalog: readonly CatalogTable[],
+  rules: SelectionRules,
+  sourceVersion: number,
+  capture: CaptureKind,
 ): Selection {
   const tables: ReplicatedTable[] = [];
   const published: PublishedTable[] = [];
@@ -89,7 +120,8 @@ export function selectTables(
     if (selector === undefined || (table.root !== undefined && isSelected(table.root, rules))) continue;
     const leaves = table.partitioned ? (leavesOf.get(tableKey(table.schema, table.name)) ?? []) : [];
     const asOne = !table.partitioned || (rules.publishViaPartitionRoot && rootsPublished);
-    const found = inspect(table, leaves, selector, { sourceVersion, asOne });
+    const { withoutKey } = rules;
+    const found = inspect(table, leaves, selector, { sourceVersion, asOne, capture, withoutKey });
     problems.push(...found.problems);
     if (found.skip) continue;
 
@@ -178,7 +210,17 @@ function inspect(
   table: CatalogTable,
   leaves: readonly CatalogTable[],
   selector: TableSelector,
-  { sourceVersion, asOne }: { readonly sourceVersion: number; readonly asOne: boolean },
+  {
+    sourceVersion,
+    asOne,
+    capture,
+    withoutKey,
+  }: {
+    readonly sourceVersion: number;
+    readonly asOne: boolean;
+    readonly capture: CaptureKind;
+    readonly withoutKey: "stop" | "refresh";
+  },
 ): Inspection {
   const label = tableLabel(table.schema, table.name);
   const problems: TableProblem[] = [];
@@ -190,7 +232,7 @@ function inspect(
     problem(
       "ERS-704",
       false,
-      "is unlogged and cannot be replicated: it leaves no WAL",
+      "is unlogged and cannot be replicated: it leaves no WAL, and is empty after a crash",
       `ALTER TABLE ${label} SET LOGGED;`,
     );
     return { problems, skip: true, publishes: "all" };
@@ -216,7 +258,35 @@ function inspect(
     );
   }
 
-  const relations = [table, ...leaves];
+  if (capture === "trigger") {
+    const keyless = table.identityColumns.length === 0;
+    if (keyless && withoutKey === "stop") {
+      problem(
+        "ERS-704",
+        true,
+        "has no key, so that nobody can record which of its rows change",
+        `Give ${label} a primary key, or a unique index over columns that are NOT NULL; or, if it is small, have it replaced whole: --full-refresh, or \`tables: { without_key: refresh }\` in the configuration; or exclude it.`,
+      );
+      return { problems, skip: true, publishes: "all" };
+    }
+    if (table.root !== undefined)
+      problem(
+        "ERS-107",
+        true,
+        `is a partition of ${tableLabel(table.root.schema, table.root.name)}, and a statement that names that one does not fire its triggers`,
+        `Include ${tableLabel(table.root.schema, table.root.name)} instead.`,
+      );
+    if (selector.where !== undefined)
+      problem(
+        "ERS-107",
+        true,
+        "has a row filter, which needs `capture: wal`",
+        "Remove `where`, or use `capture: wal`.",
+      );
+    if (keyless) return { problems, skip: false, publishes: "all" };
+  }
+
+  const relations = capture === "trigger" ? [table] : [table, ...leaves];
   const computedIdentity = [
     ...new Set(relations.flatMap((relation) => computedIdentityOf(relation, sourceVersion))),
   ];

@@ -1,6 +1,6 @@
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { ControlSession } from "./connect.ts";
-import { majorOf, NEWEST_TESTED_MAJOR, OLDEST_SOURCE_MAJOR } from "./server-version.ts";
+import { majorOf, NEWEST_TESTED_MAJOR } from "./server-version.ts";
 
 /** What a pipeline must know of a server before it touches anything. */
 export interface ServerFacts {
@@ -75,15 +75,14 @@ export function requireUsableServer(facts: ServerFacts, where: string, oldestMaj
   }
 }
 
-/** Throws the first thing that forbids replication from this source. */
-export function requireUsableSource(facts: SourceFacts, where: string): void {
-  requireUsableServer(facts, where, OLDEST_SOURCE_MAJOR);
-  if (facts.walLevel !== "logical") {
-    throw new ErserverError("ERS-301", `${where}: wal_level is ${facts.walLevel}, and must be logical`, {
-      subject: where,
-      remedy: "On the source: ALTER SYSTEM SET wal_level = logical; then restart the server.",
-    });
-  }
+/** Throws ERS-301 where changes cannot be had from the WAL. */
+export function requireWalLevel({ walLevel }: SourceFacts, where: string): void {
+  if (walLevel === "logical") return;
+  throw new ErserverError("ERS-301", `${where}: wal_level is ${walLevel}, and must be logical`, {
+    subject: where,
+    remedy:
+      "On the source: ALTER SYSTEM SET wal_level = logical; then restart the server. Or `capture: trigger` in the configuration, which needs neither.",
+  });
 }
 
 export function isUntestedMajor(version: number): boolean {

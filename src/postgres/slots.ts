@@ -83,6 +83,8 @@ export interface ExportedSnapshot {
   readonly consistentPoint: Lsn;
   /** For SET TRANSACTION SNAPSHOT; valid until the replication connection's next command. */
   readonly snapshotName: string;
+  /** As a txid_snapshot, where it is what positions are made of. */
+  readonly xids?: string;
 }
 
 /**

@@ -23,7 +23,9 @@ export async function migrate(session: ControlSession, where: string, side: Side
       refuseUnknown(done, files, where, side);
       const missing = files.filter((name) => !done.includes(name));
       for (const name of missing) {
-        await session.query(await readFile(new URL(side === "source" ? name : `target/${name}`, MIGRATIONS), "utf8"));
+        await session.query(
+          await readFile(new URL(side === "source" ? name : `target/${name}`, MIGRATIONS), "utf8"),
+        );
         await session.query("insert into erserver.migration (name) values ($1)", [name]);
       }
       return missing;
@@ -46,7 +48,9 @@ export async function migrate(session: ControlSession, where: string, side: Side
 
 /** Those of a target go by their names alone, those of a source by `source/` and the name. */
 async function migrationFiles(side: Side): Promise<string[]> {
-  const names = (await readdir(new URL(`${side}/`, MIGRATIONS))).filter((name) => /^\d{4}_.*\.sql$/.test(name));
+  const names = (await readdir(new URL(`${side}/`, MIGRATIONS))).filter((name) =>
+    /^\d{4}_.*\.sql$/.test(name),
+  );
   return names.toSorted().map((name) => (side === "source" ? `source/${name}` : name));
 }
 

@@ -2,6 +2,7 @@ import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { CatalogTable } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
+import type { CaptureKind } from "../postgres/selection.ts";
 import type { SourceFacts } from "../postgres/server-facts.ts";
 
 /** The words that every screen, log and table uses. */
@@ -26,6 +27,7 @@ export interface StoredError {
 }
 
 export interface Registration {
+  readonly capture: CaptureKind;
   readonly sourceSystem: string;
   readonly sourceDatabase: string;
   readonly slot: string;
@@ -41,6 +43,8 @@ export interface Registration {
 
 export interface Progress {
   readonly lsn: Lsn;
+  /** With trigger capture: all that this snapshot of the source sees is on the target. */
+  readonly snapshot: string | undefined;
   readonly commitTime: Date | undefined;
   readonly transactions: number;
   readonly rows: number;
@@ -65,6 +69,8 @@ export interface TableState extends SourceTable, TableShape {
   readonly state: TableSyncState;
   /** Set once copied. */
   readonly copyLsn: Lsn | undefined;
+  /** With trigger capture: what the copy shows. */
+  readonly copySnapshot: string | undefined;
 }
 
 /** What other sessions ask of the replicator by rows on the target. */
@@ -72,6 +78,8 @@ export interface PipelineRequests {
   readonly paused: boolean;
   /** Stand still before the first transaction that commits at or after it; below every position: at once. */
   readonly holdLsn: Lsn | undefined;
+  /** With trigger capture: stand still where the source is by this exported snapshot, and not before. */
+  readonly holdSnapshot: string | undefined;
   /** `reportHeld` was called since. */
   readonly answered: boolean;
 }
@@ -94,12 +102,15 @@ export class PipelineStore {
   async registration(): Promise<Registration | undefined> {
     const [row] = await this.#session.query(
       `select source_system, source_database, slot, state, extract(epoch from state_since)::float8::text as since, error::text as error, desired,
-         extract(epoch from pg_catalog.clock_timestamp() - seen_at)::float8::text as silent, extract(epoch from behind_since)::float8::text as behind
-       from erserver.pipeline where name = $1`,
+         extract(epoch from pg_catalog.clock_timestamp() - seen_at)::float8::text as silent, extract(epoch from behind_since)::float8::text as behind,
+         coalesce(pg_catalog.to_json(p) ->> 'capture', 'wal') as capture
+       from erserver.pipeline as p where name = $1`,
       [this.#name],
     );
     if (row === undefined) return undefined;
     return {
+      // Before its migration the table has no such column.
+      capture: row["capture"] as CaptureKind,
       sourceSystem: row["source_system"] ?? "",
       sourceDatabase: row["source_database"] ?? "",
       slot: row["slot"] ?? "",
@@ -123,10 +134,10 @@ export class PipelineStore {
   }
 
   /** Registers the source once; refuses another one. */
-  async register(source: SourceFacts, slot: string): Promise<Registration> {
+  async register(source: SourceFacts, slot: string, capture: CaptureKind): Promise<Registration> {
     await this.#session.query(
-      `insert into erserver.pipeline (name, source_system, source_database, slot) values ($1, $2, $3, $4) on conflict (name) do nothing`,
-      [this.#name, source.systemIdentifier, source.database, slot],
+      `insert into erserver.pipeline (name, source_system, source_database, slot, capture) values ($1, $2, $3, $4, $5) on conflict (name) do nothing`,
+      [this.#name, source.systemIdentifier, source.database, slot, capture],
     );
     const registration = (await this.registration()) as Registration;
     requireSameSource(registration, source, this.#name);
@@ -135,12 +146,14 @@ export class PipelineStore {
 
   async progress(): Promise<Progress | undefined> {
     const [row] = await this.#session.query(
-      `select lsn, extract(epoch from commit_time)::float8::text as commit_time, extract(epoch from applied_at)::float8::text as applied_at, transactions, rows, replays, conflicts from erserver.progress where pipeline = $1`,
+      `select lsn, extract(epoch from commit_time)::float8::text as commit_time, extract(epoch from applied_at)::float8::text as applied_at, transactions, rows, replays, conflicts,
+         pg_catalog.to_json(p) ->> 'snapshot' as snapshot from erserver.progress as p where pipeline = $1`,
       [this.#name],
     );
     if (row === undefined) return undefined;
     return {
       lsn: parseLsn(row["lsn"] ?? ""),
+      snapshot: row["snapshot"] ?? undefined,
       commitTime: row["commit_time"] == null ? undefined : new Date(Number(row["commit_time"]) * 1000),
       transactions: Number(row["transactions"]),
       rows: Number(row["rows"]),
@@ -150,17 +163,18 @@ export class PipelineStore {
     };
   }
 
-  /** The slot exists now and starts here. */
-  async startProgress(lsn: Lsn): Promise<void> {
-    await this.#session.query("insert into erserver.progress (pipeline, lsn) values ($1, $2)", [
+  /** The changes begin here. */
+  async startProgress(lsn: Lsn, snapshot?: string): Promise<void> {
+    await this.#session.query("insert into erserver.progress (pipeline, lsn, snapshot) values ($1, $2, $3)", [
       this.#name,
       formatLsn(lsn),
+      snapshot ?? null,
     ]);
   }
 
   async tableStates(): Promise<TableState[]> {
     const rows = await this.#session.query(
-      "select source_schema, source_table, source_oid, state, copy_lsn, pg_catalog.to_json(columns)::text as columns, row_filter from erserver.table_state where pipeline = $1",
+      "select source_schema, source_table, source_oid, state, copy_lsn, pg_catalog.to_json(columns)::text as columns, row_filter, pg_catalog.to_json(t) ->> 'copy_snapshot' as copy_snapshot from erserver.table_state as t where pipeline = $1",
       [this.#name],
     );
     return rows.map((row) => ({
@@ -169,6 +183,7 @@ export class PipelineStore {
       oid: Number(row["source_oid"]),
       state: row["state"] as TableSyncState,
       copyLsn: row["copy_lsn"] == null ? undefined : parseLsn(row["copy_lsn"]),
+      copySnapshot: row["copy_snapshot"] ?? undefined,
       columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
       rowFilter: row["row_filter"] ?? null,
     }));
@@ -217,13 +232,15 @@ export class PipelineStore {
 
   async requests(): Promise<PipelineRequests> {
     const [row] = await this.#session.query(
-      `select desired, case when hold_until > pg_catalog.clock_timestamp() then hold_lsn end as hold, (held_lsn is not null)::text as answered
+      `select desired, case when hold_until > pg_catalog.clock_timestamp() then hold_lsn end as hold,
+         case when hold_until > pg_catalog.clock_timestamp() then hold_snapshot end as snapshot, (held_lsn is not null)::text as answered
        from erserver.pipeline where name = $1`,
       [this.#name],
     );
     return {
       paused: row?.["desired"] === "paused",
       holdLsn: row?.["hold"] == null ? undefined : parseLsn(row["hold"]),
+      holdSnapshot: row?.["snapshot"] ?? undefined,
       answered: row?.["answered"] === "true",
     };
   }
@@ -244,10 +261,10 @@ export class PipelineStore {
   }
 
   /** Asks the applier to stand still before `lsn` for at most `seconds`; undefined lets it go on. */
-  async hold(lsn: Lsn | undefined, seconds: number): Promise<void> {
+  async hold(lsn: Lsn | undefined, seconds: number, snapshot?: string): Promise<void> {
     await this.#session.query(
-      `update erserver.pipeline set hold_lsn = $2, held_lsn = null, hold_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3) where name = $1`,
-      [this.#name, lsn === undefined ? null : formatLsn(lsn), seconds],
+      `update erserver.pipeline set hold_lsn = $2, held_lsn = null, hold_until = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3), hold_snapshot = $4 where name = $1`,
+      [this.#name, lsn === undefined ? null : formatLsn(lsn), seconds, snapshot ?? null],
     );
   }
 
@@ -278,15 +295,23 @@ export class PipelineStore {
       [this.#name],
     );
     if (rows.length > 0) return false;
-    // Who may not make a schema would not get it back: it was made for the role.
-    const [may] = await this.#session.query(
-      "select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')::text as create",
+    // Who may not make a schema would not get it back: it was made for the role. And the database may be a source too.
+    const [other] = await this.#session.query(
+      `select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')::text as may_create,
+         (pg_catalog.to_regclass('erserver.captured_table') is not null)::text as is_source`,
     );
-    await this.#session.query(
-      may?.["create"] === "true"
-        ? "drop schema erserver cascade"
-        : "drop table erserver.conflict, erserver.table_state, erserver.progress, erserver.pipeline, erserver.migration",
-    );
+    const isSource = other?.["is_source"] === "true";
+    const tables = "erserver.conflict, erserver.table_state, erserver.progress, erserver.pipeline";
+    if (isSource)
+      await this.#session.query(
+        `drop table ${tables}; delete from erserver.migration where name not like 'source/%'`,
+      );
+    else
+      await this.#session.query(
+        other?.["may_create"] === "true"
+          ? "drop schema erserver cascade"
+          : `drop table ${tables}, erserver.migration`,
+      );
     return true;
   }
 }

@@ -5,6 +5,7 @@ import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
 import { type CommandOptions, contextOf } from "../pipeline/context.ts";
+import { emitMarker } from "../pipeline/marker.ts";
 import { checkTargetTables } from "../pipeline/open-pipeline.ts";
 import { notInitialized, refusePaused } from "../pipeline/pause.ts";
 import { connectSides, isServed, type Sides } from "../pipeline/sides.ts";
@@ -18,9 +19,14 @@ import {
   tablesByKey,
 } from "../postgres/catalog.ts";
 import { lockKeys, tryLock } from "../postgres/advisory-lock.ts";
-import { connectWire } from "../postgres/connect.ts";
+import { connectWire, type SessionOptions } from "../postgres/connect.ts";
 import { isRewritten } from "../postgres/rewritten.ts";
-import { type ReplicatedTable, requireTables, selectTables } from "../postgres/selection.ts";
+import {
+  type CaptureKind,
+  type ReplicatedTable,
+  requireTables,
+  selectTables,
+} from "../postgres/selection.ts";
 import { abandonSlot, createTemporarySlot, type ExportedSnapshot } from "../postgres/slots.ts";
 import type { Registration } from "../store/pipeline-store.ts";
 import { readServerFacts } from "../postgres/server-facts.ts";
@@ -61,13 +67,13 @@ const POLL_MS = 50;
  */
 export async function verifyTarget(options: VerifyOptions): Promise<Verification> {
   await using sides = await connectSides(options);
-  await requireRunning(sides, options.target.name);
+  const { capture } = await requireRunning(sides, options.target.name);
   await requireCopied(sides, options.target.name);
   const catalogues = {
     source: { session: sides.source, version: (await readServerFacts(sides.source)).version },
     target: { session: sides.target, version: (await readServerFacts(sides.target)).version },
   };
-  const pairs = await pairTables(options, catalogues);
+  const pairs = await pairTables(options, capture, catalogues);
   await using held = new Connections();
   using _giveUp = onAbort(options.signal, () => held.destroy());
   const snapshots = await takeSnapshots(options, sides, held);
@@ -136,38 +142,71 @@ interface Snapshots {
 }
 
 async function takeSnapshots(options: VerifyOptions, sides: Sides, held: Connections): Promise<Snapshots> {
-  const { name, conninfo } = options.target;
-  const replication = held.add(await connectReplication(contextOf(options)));
+  const { name } = options.target;
   // Two at once would move each other's position.
   await lockHold(sides, options);
   try {
-    const { slot } = await requireRunning(sides, name);
-    await standAt(sides, undefined, options);
-    using _giveUp = onAbort(options.signal, () => void abandonSlot(sides.source, replication));
-    const source = await createTemporarySlot(replication, slot, "verify");
-    const { consistentPoint } = source;
-    // It may have waited for long; what was dropped meanwhile must not be made anew.
-    await requireRunning(sides, name);
-    await standAt(sides, consistentPoint, options);
-    const exporter = held.add(
-      await connectWire(conninfo, {
-        applicationName: `erserver ${name} command`,
-        timeoutMs: options.config.timeoutMs,
-      }),
-    );
-    const [, exported] = await exporter.query(
-      `begin isolation level repeatable read read only;
-       select pg_catalog.pg_export_snapshot(), lsn from erserver.progress where pipeline = ${quoteLiteral(name)}`,
-    );
-    const [snapshot, lsn] = exported?.rows[0] ?? [];
-    if (lsn == null) throw notInitialized(name);
-    // A hold is void after a while: the source may have needed longer, to wait for its running transactions.
-    if (parseLsn(lsn) > consistentPoint) throw notInTime(name, consistentPoint);
-    return { source, target: snapshot ?? "" };
+    const { capture } = await requireRunning(sides, name);
+    const take = capture === "wal" ? takeByWal : takeByTriggers;
+    return await take(options, sides, held);
   } finally {
     await sides.store.hold(undefined, 0);
     await sides.target.query(`select pg_catalog.pg_advisory_unlock(${lockKeys("hold", name)})`);
   }
+}
+
+async function takeByWal(options: VerifyOptions, sides: Sides, held: Connections): Promise<Snapshots> {
+  const { name } = options.target;
+  const replication = held.add(await connectReplication(contextOf(options)));
+  const { slot } = await requireRunning(sides, name);
+  await standAt(sides, STAND_STILL, options);
+  using _giveUp = onAbort(options.signal, () => void abandonSlot(sides.source, replication));
+  const source = await createTemporarySlot(replication, slot, "verify");
+  const { consistentPoint } = source;
+  // It may have waited for long; what was dropped meanwhile must not be made anew.
+  await requireRunning(sides, name);
+  await standAt(sides, { lsn: consistentPoint }, options);
+  const target = await exportTarget(options, held);
+  // The source may have needed longer, to wait for its running transactions.
+  if (target.lsn > consistentPoint) throw notInTime(name, consistentPoint);
+  return { source, target: target.snapshotName };
+}
+
+/** Any snapshot will do, when the applier has stood still before it: it can be made to go exactly there. */
+async function takeByTriggers(options: VerifyOptions, sides: Sides, held: Connections): Promise<Snapshots> {
+  const { config, target } = options;
+  await standAt(sides, STAND_STILL, options);
+  const exporter = held.add(await connectWire(config.source, sessionOf(options)));
+  const [, exported] = await exporter.query(
+    "begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot()",
+  );
+  const snapshotName = exported?.rows[0]?.[0] ?? "";
+  await standAt(sides, { lsn: SECOND_LSN, snapshotName }, options);
+  const exportedTarget = await exportTarget(options, held);
+  const { lsn } = await emitMarker(sides.source);
+  if (!exportedTarget.stands) throw notInTime(target.name, lsn);
+  return { source: { snapshotName, consistentPoint: lsn }, target: exportedTarget.snapshotName };
+}
+
+async function exportTarget(
+  options: VerifyOptions,
+  held: Connections,
+): Promise<{ snapshotName: string; lsn: Lsn; stands: boolean }> {
+  const { name, conninfo } = options.target;
+  const exporter = held.add(await connectWire(conninfo, sessionOf(options)));
+  const [, exported] = await exporter.query(
+    `begin isolation level repeatable read read only;
+     select pg_catalog.pg_export_snapshot(), g.lsn, p.hold_until > pg_catalog.clock_timestamp()
+     from erserver.progress as g join erserver.pipeline as p on p.name = g.pipeline where p.name = ${quoteLiteral(name)}`,
+  );
+  const [snapshotName, lsn, stands] = exported?.rows[0] ?? [];
+  if (lsn == null) throw notInitialized(name);
+  // A hold is void after a while.
+  return { snapshotName: snapshotName ?? "", lsn: parseLsn(lsn), stands: stands === "t" };
+}
+
+function sessionOf({ config, target }: VerifyOptions): SessionOptions {
+  return { applicationName: `erserver ${target.name} command`, timeoutMs: config.timeoutMs };
 }
 
 /** Waits for others that make the same replicator stand still; each takes no longer than `HOLD_SECONDS`. */
@@ -180,23 +219,33 @@ async function lockHold({ target }: Sides, { target: { name }, signal }: VerifyO
 
 /** Below every position: nothing more is applied. */
 const FIRST_LSN = parseLsn("0/1");
+const SECOND_LSN = parseLsn("0/2");
+
+interface Place {
+  /** Where, or where the snapshot says so only what is to be answered. */
+  readonly lsn: Lsn;
+  readonly snapshotName?: string;
+}
+
+const STAND_STILL: Place = { lsn: FIRST_LSN };
 
 /**
- * Has the target stand at a position, or without one where it is: whoever serves it is asked to; where nobody does, not even for
+ * Has the target stand at a position, or where it is: whoever serves it is asked to; where nobody does, not even for
  * the moment of a reconnect, this call brings it there.
  */
-async function standAt(sides: Sides, lsn: Lsn | undefined, options: VerifyOptions): Promise<void> {
+async function standAt(sides: Sides, place: Place, options: VerifyOptions): Promise<void> {
   const { store, target } = sides;
   const { name } = options.target;
-  const wanted = lsn ?? FIRST_LSN;
-  await store.hold(wanted, HOLD_SECONDS);
+  const { lsn, snapshotName } = place;
+  await store.hold(lsn, HOLD_SECONDS, snapshotName);
   const deadline = Date.now() + (HOLD_SECONDS * 1000) / 2;
-  while ((await store.heldLsn()) !== wanted) {
+  while ((await store.heldLsn()) !== lsn) {
     options.signal.throwIfAborted();
     await requireRunning(sides, name);
-    if (Date.now() > deadline) throw notInTime(name, wanted);
+    if (Date.now() > deadline) throw notInTime(name, lsn);
     if (await isServed(target, name)) await sleep(POLL_MS);
-    else if (lsn === undefined || (await runUntil(options, lsn, options.signal)) !== undefined) return;
+    else if (place === STAND_STILL) return;
+    else if ((await runUntil(options, lsn, options.signal, snapshotName)) !== undefined) return;
   }
 }
 
@@ -221,12 +270,14 @@ interface Pair {
 
 async function pairTables(
   { config }: VerifyOptions,
+  capture: CaptureKind,
   { source, target }: Readonly<Record<"source" | "target", Catalogue>>,
 ): Promise<Pair[]> {
   const selection = selectTables(
     await readTables(source.session, source.version),
     config.tables,
     source.version,
+    capture,
   );
   requireTables(selection);
   const targets = tablesByKey(await readTables(target.session, target.version));

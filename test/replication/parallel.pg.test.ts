@@ -139,6 +139,7 @@ async function openTarget(
     conflict: "source-wins",
     binary: false,
     write: "sets",
+    snapshotAt: () => undefined,
     parallel: {
       workers: WORKERS,
       connect: async () => {

@@ -15,11 +15,14 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
   const config = loadConfig("erserver.yaml", { ...systemEnvironment(), readFile: () => text });
   const write = process.env["ERSERVER_TEST_WRITE"] as Config["apply"]["write"] | undefined;
   const gear = process.env["ERSERVER_TEST_GEAR"] as Config["gear"] | undefined;
+  const capture = process.env["ERSERVER_TEST_CAPTURE"] as Config["capture"] | undefined;
   const workers = process.env["ERSERVER_TEST_WORKERS"];
   // Small groups, so that there are many to be written at the same time.
   const group = workers === undefined || extra.includes("group:") ? {} : { transactions: 2 };
   return {
     ...config,
+    ...(capture === undefined || extra.includes("capture:") ? {} : { capture }),
+    tables: { ...config.tables, ...(capture === "trigger" ? { withoutKey: "refresh" } : {}) },
     ...(gear === undefined || extra.includes("gear:") ? {} : { gear }),
     apply: {
       ...config.apply,
@@ -43,6 +46,7 @@ export function testLog(): Logger {
 
 export interface RunningPipeline extends AsyncDisposable {
   readonly pipeline: Pipeline;
+  readonly capture: Config["capture"];
   readonly statuses: readonly PipelineStatus[];
   /** Settles when `run` does. */
   readonly finished: Promise<void>;
@@ -73,7 +77,7 @@ export function runPipeline(
     abort.abort();
     await finished.catch(() => {});
   };
-  return { pipeline, statuses, finished, stop, [Symbol.asyncDispose]: stop };
+  return { pipeline, capture: config.capture, statuses, finished, stop, [Symbol.asyncDispose]: stop };
 }
 
 export interface ReplicationOptions {
@@ -150,16 +154,35 @@ export async function caughtUp(
   running: RunningPipeline,
   timeout = 60_000,
 ): Promise<void> {
-  const [row] = await source.query<{ lsn: string }>(
-    "select pg_logical_emit_message(true, 'test', '') as lsn",
+  const isThere = await arrival(source, running);
+  const reached = until(isThere, { what: "the target to have what the source has", timeout }).then(
+    () => true,
   );
-  const lsn = parseLsn(row?.lsn ?? "");
-  const reached = until(() => (running.pipeline.status.appliedLsn ?? 0n) >= lsn, {
-    what: `the target to reach ${row?.lsn}`,
-    timeout,
-  }).then(() => true);
   reached.catch(() => {});
   const stoppedFirst = running.finished.then(() => false);
   if (!(await Promise.race([reached, stoppedFirst])))
     throw new Error("the pipeline ended before it caught up");
+}
+
+/** Whether what is committed now is on the target. */
+async function arrival(
+  source: FreshDatabase,
+  { pipeline, capture }: RunningPipeline,
+): Promise<() => boolean | Promise<boolean>> {
+  const applied = (): bigint => pipeline.status.appliedLsn ?? 0n;
+  if (capture === "trigger") {
+    let enough: bigint | undefined;
+    return async () => {
+      // Whatever happens uses a number up.
+      await source.query("select txid_current()");
+      // One that is being written and one that is being read may have begun before.
+      if (applied() > 0n) enough ??= applied() + 3n;
+      return enough !== undefined && applied() >= enough;
+    };
+  }
+  const [row] = await source.query<{ lsn: string }>(
+    "select pg_logical_emit_message(true, 'test', '') as lsn",
+  );
+  const lsn = parseLsn(row?.lsn ?? "");
+  return () => applied() >= lsn;
 }

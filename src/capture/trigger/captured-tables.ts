@@ -32,7 +32,7 @@ export interface TableToCapture {
   readonly table: CatalogTable;
   /** The table itself first. */
   readonly relations: readonly Relation[];
-  /** Columns of `table` that name a row. */
+  /** Columns of `table` that name a row; without any the table is replaced whole. */
   readonly key: readonly string[];
   /** Column mode, or null for all columns; undefined leaves it as it is, and is null for a new one. */
   readonly columns?: readonly string[] | null;
@@ -47,8 +47,8 @@ export interface CapturedTable {
   readonly oid: number;
   readonly key: readonly KeyColumn[];
   readonly columns: readonly string[] | null;
-  /** Relations whose triggers were not there before. */
-  readonly newlyCaptured: readonly Relation[];
+  /** Partitions that have joined since the table began to be recorded. */
+  readonly joined: readonly Relation[];
 }
 
 /** A lock is waited for no longer than this, because whoever comes behind us waits as well. */
@@ -59,62 +59,92 @@ const LOCK_PAUSE_MS = 100;
 interface Known {
   readonly id: number;
   readonly attributes: readonly number[];
+  readonly relations: readonly number[];
   readonly columns: readonly string[] | null;
   readonly definition: string;
 }
 
 /**
  * Has the changes of these tables recorded from now on: every transaction that writes to one of them and has not ended yet, or begins
- * later, is. Does nothing for those of which it is so already. Schema `erserver` must be there.
+ * later, is. Does nothing for those of which it is so already. A table that has lost triggers is recorded anew, under another number:
+ * what it missed nobody knows. Schema `erserver` must be there.
  */
 export async function captureTables(
   session: ControlSession,
   wanted: readonly TableToCapture[],
 ): Promise<CapturedTable[]> {
   const specs = await oneAtATime(session, async () => {
-    const done: { wish: TableToCapture; spec: CaptureSpec }[] = [];
-    for (const wish of wanted) done.push({ wish, spec: await register(session, wish) });
-    return done;
+    const registered: Registered[] = [];
+    for (const wish of wanted) registered.push(await register(session, wish));
+    return registered;
   });
   const captured: CapturedTable[] = [];
-  for (const { wish, spec } of specs) {
-    const newlyCaptured: Relation[] = [];
-    for (const relation of await untriggered(session, spec.id, wish.relations)) {
+  for (const { wish, spec, known } of specs) {
+    for (const relation of await untriggered(session, spec.id, wish.relations))
       await installTriggers(session, spec.id, relation);
-      newlyCaptured.push(relation);
-    }
     captured.push({
       id: spec.id,
       oid: wish.table.oid,
       key: spec.key,
       columns: spec.columns,
-      newlyCaptured,
+      joined: known === undefined ? [] : wish.relations.filter(({ oid }) => !known.relations.includes(oid)),
     });
   }
   return captured;
 }
 
+interface Registered {
+  readonly wish: TableToCapture;
+  readonly spec: CaptureSpec;
+  readonly known: Known | undefined;
+}
+
 /** Log and functions, which lock nothing of the user's. */
-async function register(session: ControlSession, wish: TableToCapture): Promise<CaptureSpec> {
-  const { table, key, registered = false } = wish;
+async function register(session: ControlSession, wish: TableToCapture): Promise<Registered> {
+  const { table, key, relations, registered = false } = wish;
   const attributes = await readKey(session, table, key);
   const numbers = attributes.map(({ number }) => number);
-  const known = await readKnown(session, table.oid);
+  const known = await stillRecorded(session, wish);
   if (known !== undefined && String(known.attributes) !== String(numbers)) throw keyChanged(table, key);
   const columns = wish.columns === undefined ? (known?.columns ?? null) : wish.columns;
   const id = known?.id ?? (await nextId(session));
   const spec = { id, key: attributes.map(({ column }) => column), columns };
   const definition = definitionOf(spec);
-  if (known === undefined) await session.query(createLog(spec));
+  const log = createLog(spec);
+  if (known === undefined && log !== undefined) await session.query(log);
   if (known?.definition !== definition) await session.query(createFunctions(spec));
   await session.query(
-    `insert into erserver.captured_table as known (id, relation, schema_name, table_name, key, attributes, columns, registered, definition)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    `insert into erserver.captured_table as known (id, relation, schema_name, table_name, key, attributes, relations, columns, registered, definition)
+       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
      on conflict (relation) do update set schema_name = excluded.schema_name, table_name = excluded.table_name, key = excluded.key,
-       columns = excluded.columns, registered = known.registered or excluded.registered, definition = excluded.definition`,
-    [id, table.oid, table.schema, table.name, key, numbers, columns, registered, definition],
+       relations = excluded.relations, columns = excluded.columns, registered = known.registered or excluded.registered, definition = excluded.definition`,
+    [
+      id,
+      table.oid,
+      table.schema,
+      table.name,
+      key,
+      numbers,
+      relations.map(({ oid }) => oid),
+      columns,
+      registered,
+      definition,
+    ],
   );
-  return spec;
+  return { wish, spec, known };
+}
+
+/** What is known of a table, unless somebody has taken triggers of it away. */
+async function stillRecorded(
+  session: ControlSession,
+  { table, relations }: TableToCapture,
+): Promise<Known | undefined> {
+  const known = await readKnown(session, table.oid);
+  if (known === undefined) return undefined;
+  const bare = await untriggered(session, known.id, relations);
+  if (!bare.some(({ oid }) => known.relations.includes(oid))) return known;
+  await releaseTable(session, known.id);
+  return undefined;
 }
 
 async function nextId(session: ControlSession): Promise<number> {
@@ -124,7 +154,8 @@ async function nextId(session: ControlSession): Promise<number> {
 
 async function readKnown(session: ControlSession, oid: number): Promise<Known | undefined> {
   const [row] = await session.query(
-    `select id::text, pg_catalog.to_json(attributes)::text as attributes, pg_catalog.to_json(columns)::text as columns, definition
+    `select id::text, pg_catalog.to_json(attributes)::text as attributes, pg_catalog.to_json(relations::int8[])::text as relations,
+       pg_catalog.to_json(columns)::text as columns, definition
      from erserver.captured_table where relation = $1`,
     [oid],
   );
@@ -132,6 +163,7 @@ async function readKnown(session: ControlSession, oid: number): Promise<Known | 
   return {
     id: Number(row["id"]),
     attributes: JSON.parse(row["attributes"] ?? "[]") as number[],
+    relations: JSON.parse(row["relations"] ?? "[]") as number[],
     columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
     definition: row["definition"] ?? "",
   };
@@ -160,7 +192,9 @@ async function readKey(
       (column) => column.name === name,
     ) as CatalogColumn;
     const collation = row?.collation ?? null;
-    return { number: Number(row?.number), column: { name, type: baseType ?? typeName, collation, equalitySchema } };
+    const isDomain = baseType !== null;
+    const column = { name, type: baseType ?? typeName, isDomain, collation, equalitySchema };
+    return { number: Number(row?.number), column };
   });
 }
 
@@ -177,7 +211,9 @@ async function untriggered(
     [relations.map(({ oid }) => oid), `capture_${id}_`],
   );
   const there = new Set(rows.map(({ oid, name }) => `${oid} ${name}`));
-  return relations.filter(({ oid, role }) => !triggerNames(role).every((name) => there.has(`${oid} ${name}`)));
+  return relations.filter(
+    ({ oid, role }) => !triggerNames(role).every((name) => there.has(`${oid} ${name}`)),
+  );
 }
 
 /** Waits for the table's writers, a little at a time: whoever wants to write meanwhile waits behind us. */
@@ -199,9 +235,36 @@ async function installTriggers(session: ControlSession, id: number, relation: Re
 }
 
 /** Removes what records changes of a table; the user's table stays. */
-export async function releaseTable(session: ControlSession, id: number): Promise<void> {
+async function releaseTable(session: ControlSession, id: number): Promise<void> {
   await session.query(dropCapture(id));
   await session.query("delete from erserver.captured_table where id = $1", [id]);
+}
+
+/** Removes what records changes of tables that no target wants and nobody has asked for by themselves; returns how many they were. */
+export async function releaseUnwanted(session: ControlSession): Promise<number> {
+  const unwanted = await session.query<{ id: string }>(
+    "select id::text from erserver.captured_table t where not registered and not exists (select from erserver.consumer where t.id = any (tables))",
+  );
+  for (const { id } of unwanted) await releaseTable(session, Number(id));
+  return unwanted.length;
+}
+
+/**
+ * Removes all that trigger capture has in schema `erserver`, and the schema when nothing else is in it, once no table is recorded and
+ * no target known; true when it did.
+ */
+export async function dropCaptureIfUnused(session: ControlSession): Promise<boolean> {
+  const used = await session.query(
+    "select 1 as one from erserver.captured_table union all select 1 from erserver.consumer limit 1",
+  );
+  if (used.length > 0) return false;
+  await session.query(
+    `drop table erserver.consumer, erserver.replacement, erserver.captured_table, erserver.capture_origin; drop sequence erserver.captured_table_id;
+     delete from erserver.migration where name like 'source/%'`,
+  );
+  const [rest] = await session.query("select exists (select from erserver.migration)::text as some");
+  if (rest?.["some"] === "false") await session.query("drop table erserver.migration");
+  return true;
 }
 
 /**
@@ -211,11 +274,18 @@ export async function releaseTable(session: ControlSession, id: number): Promise
 export async function recordAllRows(
   session: ControlSession,
   { id, key }: Pick<CapturedTable, "id" | "key">,
-  { schema, name }: Pick<Relation, "schema" | "name">,
+  relation: Pick<Relation, "schema" | "name">,
 ): Promise<void> {
+  if (key.length === 0) {
+    await session.query(
+      "insert into erserver.replacement (xid, captured_table) values (pg_catalog.txid_current(), $1)",
+      [id],
+    );
+    return;
+  }
   await session.query(
     `insert into ${logName(id)} (xid, ${logKey(key).join(", ")}, delta)
-     select pg_catalog.txid_current(), ${key.map(({ name }) => quoteIdent(name)).join(", ")}, 0 from ${quoteQualified(schema, name)}`,
+     select pg_catalog.txid_current(), ${key.map(({ name }) => quoteIdent(name)).join(", ")}, 0 from ${quoteQualified(relation.schema, relation.name)}`,
   );
 }
 

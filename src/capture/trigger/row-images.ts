@@ -32,7 +32,13 @@ export class RowImages {
   }
 
   /** A row of `removedQuery`; `indexes` says which columns of the table its values are. */
-  removed(relation: Relation, indexes: readonly number[], bytes: Buffer, start: number, end: number): RowChange {
+  removed(
+    relation: Relation,
+    indexes: readonly number[],
+    bytes: Buffer,
+    start: number,
+    end: number,
+  ): RowChange {
     const columns = relation.columns.length;
     const oldStart = this.#begin(columns, end - start + columns);
     const values: number[] = [];

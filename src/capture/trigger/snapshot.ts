@@ -29,3 +29,11 @@ export function notSeenBy({ xmax, inProgress }: XidSnapshot, column: string): st
   const late = `${column} >= ${xmax}`;
   return inProgress.length === 0 ? late : `(${late} or ${column} in (${inProgress.join(", ")}))`;
 }
+
+/** Whether one snapshot sees all that the other sees. */
+export function seesAllOf(one: XidSnapshot, other: XidSnapshot): boolean {
+  return (
+    one.xmax >= other.xmax &&
+    one.inProgress.every((xid) => xid >= other.xmax || other.inProgress.includes(xid))
+  );
+}

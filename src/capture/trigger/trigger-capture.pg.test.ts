@@ -131,8 +131,7 @@ describe("trigger capture", () => {
     await source[Symbol.asyncDispose]();
   });
 
-  const conninfo = () =>
-    testConfig(source.url, { other: "postgres://nobody@127.0.0.1:1/other" }).source;
+  const conninfo = () => testConfig(source.url, { other: "postgres://nobody@127.0.0.1:1/other" }).source;
 
   const wire = async (): Promise<WireConnection & AsyncDisposable> => {
     const connection = await connectWire(conninfo(), OPTIONS);
@@ -177,7 +176,9 @@ describe("trigger capture", () => {
     );
     const target = new StrictTarget(keys);
     const reader = await connectWire(conninfo(), OPTIONS);
-    const results = await reader.query("begin isolation level repeatable read; select txid_current_snapshot()");
+    const results = await reader.query(
+      "begin isolation level repeatable read; select txid_current_snapshot()",
+    );
     const base = parseSnapshot(results[1]?.rows[0]?.[0] ?? "");
     for (const { table } of wishes) {
       for (const row of await allRows(reader, table))
@@ -201,6 +202,7 @@ describe("trigger capture", () => {
       startLsn: 1n as Lsn,
       sink: target,
       binary: false,
+      toSnapshot: undefined,
       requireUnchanged: async () => {},
       onDurable: () => {},
     });
@@ -227,12 +229,17 @@ describe("trigger capture", () => {
       return names;
     };
     let last: string[] = [];
-    await until(async () => (last = await differing()).length === 0, { what: "the tables to be equal", timeout: 5_000 }).catch(() => {});
+    await until(async () => (last = await differing()).length === 0, {
+      what: "the tables to be equal",
+      timeout: 5_000,
+    }).catch(() => {});
     expect(last).toEqual([]);
   }
 
   test("S6: brings INSERT, UPDATE, DELETE, COPY and TRUNCATE, and nothing of what is rolled back", async () => {
-    await source.query("create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 50) i");
+    await source.query(
+      "create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 50) i",
+    );
     const followed = await follow();
     await expectEqual(followed);
     await source.query("insert into t values (100, null), (101, E'a\\tb\\\\N')");
@@ -244,14 +251,18 @@ describe("trigger capture", () => {
       "begin; insert into t values (300, 'kept'); savepoint s; insert into t values (301, 'gone'); delete from t where id = 30; rollback to s; commit",
     );
     await expectEqual(followed);
-    await source.query("begin; insert into t values (400, 'before'); truncate t; insert into t values (20, 'again'), (401, 'after'); update t set v = 'x'; commit");
+    await source.query(
+      "begin; insert into t values (400, 'before'); truncate t; insert into t values (20, 'again'), (401, 'after'); update t set v = 'x'; commit",
+    );
     await expectEqual(followed);
     await source.query("truncate t");
     await expectEqual(followed);
   });
 
   test("COPY, INSERT ON CONFLICT and, from 15 on, MERGE are brought as what they do", async () => {
-    await source.query("create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 5) i");
+    await source.query(
+      "create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 5) i",
+    );
     const followed = await follow();
     await source.query(
       "insert into t select i, 'upserted' from generate_series(3, 8) i on conflict (id) do update set v = excluded.v; insert into t values (1, 'ignored') on conflict do nothing",
@@ -270,7 +281,9 @@ describe("trigger capture", () => {
   });
 
   test("T2: keys that are exchanged, handed on, given up and taken again", async () => {
-    await source.query("create table t (id int primary key, v text); insert into t select i, 'row ' || i from generate_series(1, 9) i");
+    await source.query(
+      "create table t (id int primary key, v text); insert into t select i, 'row ' || i from generate_series(1, 9) i",
+    );
     const followed = await follow();
     await source.query(
       `begin; update t set id = -1 where id = 1; update t set id = 1 where id = 2; update t set id = 2 where id = -1;
@@ -312,14 +325,20 @@ describe("trigger capture", () => {
       "select quote_ident('writer_' || substr(md5(random()::text), 1, 8)) as name",
     );
     const writer = role?.name as string;
-    await source.query(`create role ${writer} login; grant select, insert, update, delete, truncate on t to ${writer}`);
+    await source.query(
+      `create role ${writer} login; grant select, insert, update, delete, truncate on t to ${writer}`,
+    );
     const followed = await follow();
     const session = await source.connect(writer);
     // The functions find everything whatever its search_path; and what it makes for itself is not in their way.
     await session.query("create temp table erserver_new (n int); create temp table log_1 (n int)");
     await session.query("set search_path = pg_temp, public");
-    await session.query(`insert into t values (repeat('large ', 400) || md5('a'), -0.5, -1, 'bad', '', 'infinity', 1)`);
-    await session.query("update t set v = v + 1; update t set c = 'moved' where d = 2; delete from t where d = 3");
+    await session.query(
+      `insert into t values (repeat('large ', 400) || md5('a'), -0.5, -1, 'bad', '', 'infinity', 1)`,
+    );
+    await session.query(
+      "update t set v = v + 1; update t set c = 'moved' where d = 2; delete from t where d = 3",
+    );
     await expectEqual(followed);
     await session.query("truncate t");
     await expectEqual(followed);
@@ -329,13 +348,17 @@ describe("trigger capture", () => {
   });
 
   test("T7: a transaction that spans several syncs comes when it has committed, with nothing lost and nothing twice", async () => {
-    await source.query("create table t (id int primary key, v text); insert into t values (1, 'old'), (2, 'old')");
+    await source.query(
+      "create table t (id int primary key, v text); insert into t values (1, 'old'), (2, 'old')",
+    );
     const followed = await follow();
     const long = await source.connect();
-    await long.query("begin; insert into t values (10, 'long'); savepoint s; update t set v = 'long' where id = 1; release s");
+    await long.query(
+      "begin; insert into t values (10, 'long'); savepoint s; update t set v = 'long' where id = 1; release s",
+    );
     for (let round = 0; round < 5; round++) {
       const before = followed.target.transactions;
-      await source.query("insert into t values ($1, 'short'); ".replace("$1", String(100 + round)));
+      await source.query(`insert into t values (${100 + round}, 'short')`);
       await until(() => followed.target.transactions > before, { what: "a sync" });
     }
     expect(followed.target.rows("t").has(JSON.stringify(["10"]))).toBe(false);
@@ -358,20 +381,33 @@ describe("trigger capture", () => {
        create table t_c partition of t for values in ('c', 'd') partition by list (region);
        create table t_c1 partition of t_c for values in ('c'); create table t_d partition of t_c for values in ('d')`,
     );
-    for (const leaf of ["t_a", "t_b", "t_c1", "t_d"]) await source.query(`alter table ${leaf} add primary key (id, region)`);
+    for (const leaf of ["t_a", "t_b", "t_c1", "t_d"])
+      await source.query(`alter table ${leaf} add primary key (id, region)`);
     if (sharedCluster("source").major >= 11) await source.query("alter table t add primary key (id, region)");
     else return;
-    await source.query("insert into t select i, substr('abcd', 1 + i % 4, 1), 'old' from generate_series(1, 40) i");
+    await source.query(
+      "insert into t select i, substr('abcd', 1 + i % 4, 1), 'old' from generate_series(1, 40) i",
+    );
     const followed = await follow();
-    await source.query("insert into t values (100, 'a', 'root'), (101, 'd', 'root'); insert into t_b (id, region, v) values (102, 'b', 'leaf')");
-    await source.query("update t set region = 'b' where id < 10; update t_c set region = 'c', v = 'mid' where id between 10 and 20");
-    await source.query("delete from t_a where id > 30; delete from t_c1 where id > 30; delete from t where id = 102");
+    await source.query(
+      "insert into t values (100, 'a', 'root'), (101, 'd', 'root'); insert into t_b (id, region, v) values (102, 'b', 'leaf')",
+    );
+    await source.query(
+      "update t set region = 'b' where id < 10; update t_c set region = 'c', v = 'mid' where id between 10 and 20",
+    );
+    await source.query(
+      "delete from t_a where id > 30; delete from t_c1 where id > 30; delete from t where id = 102",
+    );
     await expectEqual(followed);
     await source.query("truncate t_a; insert into t values (500, 'a', 'behind it')");
     await expectEqual(followed);
-    await source.query("begin; truncate t_c; insert into t values (501, 'c', 'behind it'); truncate t_b, t_d; commit");
+    await source.query(
+      "begin; truncate t_c; insert into t values (501, 'c', 'behind it'); truncate t_b, t_d; commit",
+    );
     await expectEqual(followed);
-    await source.query("begin; insert into t values (502, 'a', 'gone'); truncate t; insert into t values (503, 'a', 'gone too'), (504, 'b', 'stays'); truncate t_a; commit");
+    await source.query(
+      "begin; insert into t values (502, 'a', 'gone'); truncate t; insert into t values (503, 'a', 'gone too'), (504, 'b', 'stays'); truncate t_a; commit",
+    );
     await expectEqual(followed);
   });
 
@@ -381,15 +417,23 @@ describe("trigger capture", () => {
     );
     const followed = await follow({ customer: ["lastname", "notes"] });
     const seen = (id: number) => followed.target.rows("customer").get(JSON.stringify([String(id)]));
-    await source.query("update customer set firstname = 'unseen' where id = 1; insert into customer values (9, 'New', 'row', null)");
+    await source.query(
+      "update customer set firstname = 'unseen' where id = 1; insert into customer values (9, 'New', 'row', null)",
+    );
     await until(() => seen(9), { what: "the insert" });
     expect(seen(1)).toEqual(["1", "Gould", "F1", "{}"]);
     // The whole row comes along. Two more of that name are left alone (T1).
-    await source.query("update customer set lastname = 'Nathaniel' where id = 1; delete from customer where id = 2");
+    await source.query(
+      "update customer set lastname = 'Nathaniel' where id = 1; delete from customer where id = 2",
+    );
     await until(() => seen(1)?.[1] === "Nathaniel" && seen(2) === undefined, { what: "the update" });
     expect(seen(1)).toEqual(["1", "Nathaniel", "unseen", "{}"]);
-    await source.query("update customer set id = 30, firstname = 'moved' where id = 3; update customer set notes = '{ }' where id = 4");
-    await until(() => seen(30) !== undefined && seen(3) === undefined && seen(4)?.[3] === "{ }", { what: "the rest" });
+    await source.query(
+      "update customer set id = 30, firstname = 'moved' where id = 3; update customer set notes = '{ }' where id = 4",
+    );
+    await until(() => seen(30) !== undefined && seen(3) === undefined && seen(4)?.[3] === "{ }", {
+      what: "the rest",
+    });
     await captureTables(control, await wanted({ customer: ["lastname", "notes", "firstname"] }));
     await source.query("update customer set firstname = 'seen' where id = 5");
     await until(() => seen(5)?.[2] === "seen", { what: "another column" });
@@ -398,16 +442,19 @@ describe("trigger capture", () => {
   test("S32: to have tables recorded that are recorded already changes nothing; a key of other columns is refused", async () => {
     await source.query("create table t (id int primary key, other int not null unique)");
     const first = await captureTables(control, await wanted());
-    expect(first[0]?.newlyCaptured.map(({ name }) => name)).toEqual(["t"]);
-    const objects = "select array_agg(oid::text || tgfoid::text order by oid) as all from pg_trigger where tgname like 'erserver%'";
+    const objects =
+      "select array_agg(oid::text || tgfoid::text order by oid) as all, count(*)::int from pg_trigger where tgname like 'erserver%'";
     const before = await source.query(objects);
+    expect(before).toMatchObject([{ count: 4 }]);
     const again = await captureTables(control, await wanted());
-    expect(again[0]).toMatchObject({ id: first[0]?.id, newlyCaptured: [] });
+    expect(again[0]).toMatchObject({ id: first[0]?.id, joined: [] });
     expect(await source.query(objects)).toEqual(before);
-    await source.query("alter table t rename id to ident; alter table t rename to u; insert into u values (1, 1)".replace("; insert into u values (1, 1)", ""));
+    await source.query("alter table t rename id to ident; alter table t rename to u");
     await captureTables(control, await wanted());
     await source.query("insert into u values (1, 1)");
-    expect(await source.query(`select k1::text, delta from erserver.log_${first[0]?.id}`)).toEqual([{ k1: "1", delta: 1 }]);
+    expect(await source.query(`select k1::text, delta from erserver.log_${first[0]?.id}`)).toEqual([
+      { k1: "1", delta: 1 },
+    ]);
     await source.query("alter table u alter ident type bigint; insert into u values (5000000000, 2)");
     await source.query("alter table u drop constraint t_pkey; alter table u add primary key (other)");
     await expect(captureTables(control, await wanted())).rejects.toMatchObject({ code: "ERS-505" });
@@ -420,15 +467,21 @@ describe("trigger capture", () => {
     const capturing = captureTables(control, await wanted());
     for (let id = 2; id < 6; id++) await source.query(`insert into t values (${id})`);
     await writer.query("commit");
-    expect((await capturing)[0]?.newlyCaptured).toHaveLength(1);
+    await capturing;
     await source.query("delete from t");
-    expect(await source.query("select count(*)::int as deleted from erserver.log_1 where delta = -1")).toEqual([{ deleted: 5 }]);
+    expect(
+      await source.query("select count(*)::int as deleted from erserver.log_1 where delta = -1"),
+    ).toEqual([{ deleted: 5 }]);
   });
 
   test("all rows of a relation can be recorded as changed", async () => {
-    await source.query("create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')");
+    await source.query(
+      "create table t (id int primary key, v text); insert into t values (1, 'a'), (2, 'b')",
+    );
     const followed = await follow();
-    await source.query("alter table t disable trigger user; update t set v = 'unseen'; alter table t enable trigger user");
+    await source.query(
+      "alter table t disable trigger user; update t set v = 'unseen'; alter table t enable trigger user",
+    );
     const [table] = await catalog();
     await recordAllRows(control, followed.captured[0] as CapturedTable, table as CatalogTable);
     await expectEqual(followed);
@@ -436,7 +489,6 @@ describe("trigger capture", () => {
 
   test("S1, S2: every sync shows a state that the source had, while many write at the same time", async () => {
     const seed = Number(process.env["ERSERVER_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
-    console.log(`seed ${seed}`);
     let state = seed;
     const random = (below: number): number => {
       state = (Math.imul(state, 1_103_515_245) + 12_345) & 0x7fffffff;
@@ -451,14 +503,21 @@ describe("trigger capture", () => {
     const sums: number[] = [];
     target.onCommit = () => {
       let sum = 0;
-      for (const name of ["account", "branch"]) for (const row of target.rows(name).values()) sum += Number(row[1]);
+      for (const name of ["account", "branch"])
+        for (const row of target.rows(name).values()) sum += Number(row[1]);
       sums.push(sum);
     };
     // What is taken from one row comes to another, in whichever table: only halves of transactions would show.
     const writer = async (number: number): Promise<void> => {
       const session = await source.connect();
+      await session.query("set deadlock_timeout = '20ms'");
       for (let round = 0; round < 60; round++) {
-        const [from, to, id, amount] = [1 + random(200), 1 + random(20), 1000 + number * 1000 + round, random(50)];
+        const [from, to, id, amount] = [
+          1 + random(200),
+          1 + random(20),
+          1000 + number * 1000 + round,
+          random(50),
+        ];
         const undone = random(5) === 0;
         const step = [
           `update account set balance = balance - ${amount} where id = ${from}; update branch set balance = balance + ${amount} * (select count(*) from account where id = ${from}) where id = ${to}`,
@@ -467,7 +526,9 @@ describe("trigger capture", () => {
           `update account set id = ${id} where id = ${from}`,
         ][random(4)] as string;
         await session
-          .query(`begin; ${step}; ${random(3) === 0 ? "savepoint s; delete from branch; rollback to s;" : ""} ${undone ? "rollback" : "commit"}`)
+          .query(
+            `begin; ${step}; ${random(3) === 0 ? "savepoint s; delete from branch; rollback to s;" : ""} ${undone ? "rollback" : "commit"}`,
+          )
           // Two of them in each other's way.
           .catch(async (error: { code?: string }) => {
             if (error.code !== "40P01") throw error;
@@ -477,7 +538,7 @@ describe("trigger capture", () => {
     };
     await Promise.all([0, 1, 2, 3].map((number) => writer(number)));
     await expectEqual(followed);
-    expect(new Set(sums)).toEqual(new Set([40_000]));
+    expect(new Set(sums), `ERSERVER_TEST_SEED=${seed} repeats it`).toEqual(new Set([40_000]));
     expect(sums.length).toBeGreaterThan(5);
   });
 });

@@ -5,6 +5,7 @@ import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { tableLabel } from "../../postgres/catalog.ts";
 import { isRewritten } from "../../postgres/rewritten.ts";
+import { quoteLiteral } from "../../quote/literal.ts";
 import { framePayloads } from "../../wire/frame-runs.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { changedTablesQuery, type FollowedTable, presentQuery, removedQuery } from "./changes-query.ts";
@@ -25,19 +26,26 @@ export interface TriggerCaptureOptions {
   readonly startLsn: Lsn;
   readonly sink: ChangeSink;
   readonly binary: boolean;
+  /** The first sync is of this exported snapshot. */
+  readonly toSnapshot: string | undefined;
   /** Throws when a table is not what the target was planned for; called with those that have changes, before they are delivered whole. */
   readonly requireUnchanged: (oids: readonly number[]) => Promise<void>;
   /** The target has everything up to this sync, durably: the source may forget it. */
   readonly onDurable: (snapshot: XidSnapshot) => void;
 }
 
+/** In place of a snapshot's name. */
+export const HERE = "";
+
 /** How often an idle source is asked, in milliseconds, and how long it is left alone behind a sync. */
 const POLL_MS = 100;
 const BUSY_PAUSE_MS = 20;
 
 /** Read-only, all of one snapshot. Changed rows are looked up by their keys: a plan that reads the whole table would cost the same for one row. */
-const BEGIN = `begin isolation level repeatable read read only;
-  set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off; set local work_mem = '64MB';
+const beginAt = (
+  snapshotName: string | undefined,
+): string => `begin isolation level repeatable read read only;
+  ${snapshotName === undefined ? "" : `set transaction snapshot ${quoteLiteral(snapshotName)};`} set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_seqscan = off; set local work_mem = '64MB';
   select pg_catalog.txid_current_snapshot()::text, (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::bigint`;
 
 /**
@@ -57,12 +65,14 @@ export class TriggerCapture implements AsyncDisposable {
   readonly #snapshots = new Map<Lsn, XidSnapshot>();
   #last: XidSnapshot | undefined;
   #standing = false;
-  #wake: (() => void) | undefined;
+  /** Asked for by `holdAt`, and where it is, once the sync that goes there is delivered. */
+  #hold: { readonly snapshotName: string; lsn?: Lsn } | undefined;
 
   constructor(options: TriggerCaptureOptions) {
     this.#options = options;
     this.#tables = options.tables;
     this.#next = options.startLsn;
+    if (options.toSnapshot !== undefined) this.#hold = { snapshotName: options.toSnapshot };
     this.#images = new RowImages(options.binary ? "binary" : "text");
     this.#failed = new Promise<never>((_resolve, reject) => {
       this.#rejectFailed = reject;
@@ -77,9 +87,11 @@ export class TriggerCapture implements AsyncDisposable {
     return this.#failed;
   }
 
+  readonly gear = "stream";
+
   /** What the target shows when it has everything before this number; undefined for one that no sync ends at. */
-  snapshotAt(lsn: Lsn): XidSnapshot | undefined {
-    return this.#snapshots.get(lsn);
+  snapshotAt(lsn: Lsn): string | undefined {
+    return this.#snapshots.get(lsn)?.text;
   }
 
   acknowledge(_appliedLsn: Lsn, durableLsn: Lsn): void {
@@ -93,14 +105,23 @@ export class TriggerCapture implements AsyncDisposable {
   }
 
   /** Whether the target stands still: nothing is read for it meanwhile. */
+  /** Goes on to where the source is by an exported snapshot, or stays `HERE`, and goes no further before it is called with undefined. */
+  holdAt(snapshotName: string | undefined): Lsn | undefined {
+    if (snapshotName !== this.#hold?.snapshotName)
+      this.#hold = snapshotName === undefined ? undefined : { snapshotName };
+    return this.#hold?.lsn;
+  }
+
+  get standing(): boolean {
+    return this.#standing;
+  }
+
   set standing(standing: boolean) {
     this.#standing = standing;
-    if (!standing) this.#wake?.();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
-    this.#wake?.();
     // In the middle of a sync nothing of it has been committed on the target.
     this.#options.connection.destroy();
     await this.#done;
@@ -109,7 +130,9 @@ export class TriggerCapture implements AsyncDisposable {
   async #run(): Promise<void> {
     const { signal } = this.#ending;
     while (!signal.aborted) {
-      const busy = !this.#standing && (await this.#sync());
+      if (this.#hold?.snapshotName === HERE) this.#hold.lsn = this.#next;
+      const mayGoOn = !this.#standing && this.#hold?.lsn === undefined;
+      const busy = mayGoOn && (await this.#sync());
       await this.#pause(busy ? BUSY_PAUSE_MS : POLL_MS);
     }
   }
@@ -120,8 +143,9 @@ export class TriggerCapture implements AsyncDisposable {
 
   /** False when there was nothing. */
   async #sync(): Promise<boolean> {
-    const { connection, sink, startLsn } = this.#options;
-    const results = await connection.query(BEGIN);
+    const { connection, sink } = this.#options;
+    const hold = this.#hold;
+    const results = await connection.query(beginAt(hold?.snapshotName));
     const [text, now] = results.at(-1)?.rows[0] ?? [];
     const snapshot = parseSnapshot(text ?? "");
     const unchanged = snapshot.text === this.#last?.text;
@@ -136,10 +160,11 @@ export class TriggerCapture implements AsyncDisposable {
       this.#passed(endLsn, snapshot);
       sink.commit(transaction);
     } else {
-      // The first look has to be told of: it is what somebody may wait for.
-      if (this.#last === undefined || !unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot);
-      sink.idle(this.#next > startLsn ? this.#next : startLsn);
+      if (!unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot);
     }
+    // Also behind changes: somebody may wait for the end of the first sync.
+    sink.idle(this.#next);
+    if (hold !== undefined) hold.lsn = this.#next;
     await connection.query("commit");
     return changed.length > 0;
   }
@@ -152,7 +177,7 @@ export class TriggerCapture implements AsyncDisposable {
   }
 
   async #changedTables(): Promise<(TableBase & { readonly truncated: boolean })[]> {
-    const query = changedTablesQuery(this.#tables.map(({ table, base }) => ({ id: table.id, base })));
+    const query = changedTablesQuery(this.#tables);
     const [result] = await this.#options.connection.query(query);
     return this.#tables.flatMap((one, index) => {
       const [logged, truncated] = result?.rows[index] ?? [];
@@ -168,7 +193,9 @@ export class TriggerCapture implements AsyncDisposable {
     for (const { table, base, truncated } of changed) {
       if (truncated) continue;
       const { relation } = table;
-      const indexes = table.key.map(({ name }) => relation.columns.findIndex((column) => column.name === name));
+      const indexes = table.key.map(({ name }) =>
+        relation.columns.findIndex((column) => column.name === name),
+      );
       await this.#rows(removedQuery(table, base), (bytes, start, end) =>
         this.#images.removed(relation, indexes, bytes, start, end),
       );
@@ -194,8 +221,12 @@ export class TriggerCapture implements AsyncDisposable {
 /** TRUNCATE and rewriting forms of ALTER TABLE are not MVCC-safe: a snapshot from before sees an empty table. */
 function rewritten({ schema, name }: { schema: string; name: string }): ErserverError {
   const label = tableLabel(schema, name);
-  return new ErserverError("ERS-509", `table ${label} was truncated or rewritten while its changes were read`, {
-    subject: label,
-    remedy: "Nothing to do: the pipeline is opened anew by itself.",
-  });
+  return new ErserverError(
+    "ERS-509",
+    `table ${label} was truncated or rewritten while its changes were read`,
+    {
+      subject: label,
+      remedy: "Nothing to do: the pipeline is opened anew by itself.",
+    },
+  );
 }

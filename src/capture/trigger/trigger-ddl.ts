@@ -6,6 +6,8 @@ export interface KeyColumn {
   readonly name: string;
   /** Its type as SQL, of a domain the type that it is over. */
   readonly type: string;
+  /** The column is of a domain: PostgreSQL finds no polymorphic operator, such as that of enums, for one. */
+  readonly isDomain: boolean;
   /** Its collation, quoted and qualified; null for the default one and for none. */
   readonly collation: string | null;
   /** Schema of the type's own `=` operator, quoted; null for the one in pg_catalog. */
@@ -16,6 +18,7 @@ export interface KeyColumn {
 export interface CaptureSpec {
   /** Number in erserver.captured_table. */
   readonly id: number;
+  /** Empty for a table that is replaced whole when anything of it changes. */
   readonly key: readonly KeyColumn[];
   /** Column mode: an UPDATE is recorded when it changes one of these, or the key; null for all. */
   readonly columns: readonly string[] | null;
@@ -85,7 +88,8 @@ export function logKey(key: readonly unknown[]): string[] {
  * A row for each change: its transaction's 64-bit number, by how much it changed the number of rows of this key (an UPDATE takes the
  * old one away and adds the new one), and the key. It is vacuumed for its garbage, which is all that it holds in the end.
  */
-export function createLog({ id, key }: CaptureSpec): string {
+export function createLog({ id, key }: CaptureSpec): string | undefined {
+  if (key.length === 0) return undefined;
   const keys = key.map((column, index) => `k${index + 1} ${logType(column)}`).join(", ");
   return `create table ${logName(id)} (xid bigint not null, ${keys}, delta smallint not null)
       with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 50000, autovacuum_analyze_threshold = 2000000000, toast.autovacuum_vacuum_scale_factor = 0);
@@ -105,39 +109,55 @@ export function createFunctions(spec: CaptureSpec): string {
   const removed = `select pg_catalog.txid_current(), ${keyOf("o")}, -1 from ${OLD_ROWS} as o`;
   const unless = (rows: string, other: string): string =>
     columns === null ? "" : ` where not exists (select from ${rows} as ${other} where ${sameRow(spec)})`;
-  const mark = `insert into erserver.truncation (xid, captured_table) values (pg_catalog.txid_current(), ${id})`;
+  const mark = `insert into erserver.replacement (xid, captured_table) values (pg_catalog.txid_current(), ${id})`;
   const begun = (value: string): string =>
     `perform pg_catalog.set_config('erserver.truncating', '${value}', true)`;
   // Nobody knows them behind it. A statement that names the root fires the leaf's trigger too.
   const leafKeys = `if not pg_catalog.texteq(coalesce(pg_catalog.current_setting('erserver.truncating', true), ''), '${id}') then
     execute pg_catalog.format($sql$${log} select pg_catalog.txid_current(), ${keyOf("o")}, -1 from only %s as o$sql$, tg_relid::pg_catalog.regclass);
   end if`;
-  const bodies: Record<FunctionName, string> = {
-    insert: `${log} ${added}`,
-    update: `${log} ${added}${unless(OLD_ROWS, "o")} union all ${removed}${unless(NEW_ROWS, "n")}`,
-    delete: `${log} ${removed}`,
-    truncate: `${mark}; ${begun("")}`,
-    truncate_begin: begun(String(id)),
-    truncate_leaf: leafKeys,
-  };
+  const bodies: Record<FunctionName, string> =
+    key.length === 0
+      ? {
+          insert: mark,
+          update: mark,
+          delete: mark,
+          truncate: mark,
+          truncate_begin: "null",
+          truncate_leaf: mark,
+        }
+      : {
+          insert: `${log} ${added}`,
+          update: `${log} ${added}${unless(OLD_ROWS, "o")} union all ${removed}${unless(NEW_ROWS, "n")}`,
+          delete: `${log} ${removed}`,
+          truncate: `${mark}; ${begun("")}`,
+          truncate_begin: begun(String(id)),
+          truncate_leaf: leafKeys,
+        };
   return FUNCTION_NAMES.map(
-      (name) =>
-        `create or replace function ${functionName(id, name)}() returns trigger language plpgsql security definer as $erserver$
+    (name) =>
+      `create or replace function ${functionName(id, name)}() returns trigger language plpgsql security definer as $erserver$
 begin
   ${bodies[name]};
   return null;
 end
 $erserver$`,
-    )
-    .join(";\n");
+  ).join(";\n");
+}
+
+/** A column of the key, in the type that it is of in the end. */
+export function keyValue(rows: string, { name, type, isDomain }: KeyColumn): string {
+  return `${rows}.${quoteIdent(name)}${isDomain ? `::${type}` : ""}`;
+}
+
+/** The type's own equality. */
+export function keyEquals({ equalitySchema }: KeyColumn): string {
+  return `operator(${equalitySchema ?? "pg_catalog"}.=)`;
 }
 
 /** Condition on `o` and `n`: one row before and after, with the same values in the columns that count. */
 function sameRow({ key, columns }: CaptureSpec): string {
-  const keys = key.map(
-    ({ name, equalitySchema }) =>
-      `n.${quoteIdent(name)} operator(${equalitySchema ?? "pg_catalog"}.=) o.${quoteIdent(name)}`,
-  );
+  const keys = key.map((column) => `${keyValue("n", column)} ${keyEquals(column)} ${keyValue("o", column)}`);
   // Byte for byte, NULLs too: there are types without an operator for equality.
   const image = (rows: string): string =>
     `row(${(columns ?? []).map((name) => `${rows}.${quoteIdent(name)}`).join(", ")})`;
@@ -178,6 +198,6 @@ export function dropCapture(id: number): string {
 /** Changes when functions or log are to be made otherwise. */
 export function definitionOf(spec: CaptureSpec): string {
   return createHash("sha256")
-    .update(`${createLog(spec)}\n${createFunctions(spec)}`)
+    .update(`${createLog(spec) ?? ""}\n${createFunctions(spec)}`)
     .digest("hex");
 }

@@ -97,9 +97,23 @@ export class WalCapture implements AsyncDisposable {
   }
 
   /** Whether the target stands still for as long as somebody likes: a bite would hold a snapshot of the source all the while. */
+  get standing(): boolean {
+    return this.#standing;
+  }
+
   set standing(standing: boolean) {
     this.#standing = standing;
     if (standing) this.#bulk?.reader.leave();
+  }
+
+  /** Positions are held by the sink. */
+  holdAt(): undefined {
+    return undefined;
+  }
+
+  /** The position says it all. */
+  snapshotAt(): undefined {
+    return undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,12 +1,12 @@
 import { Command } from "commander";
 import { createLogger } from "../../observability/log.ts";
 import { initPipeline } from "../../pipeline/init.ts";
-import { type ConfigOptions, configFor, forEachTarget, withConfig } from "../options.ts";
+import { type ConfigOptions, configFor, forEachTarget, withConfig, withFullRefresh } from "../options.ts";
 import { renderProblems } from "../render/problems.ts";
 import type { Terminal } from "../terminal.ts";
 
 export function initCommand(terminal: Terminal): Command {
-  return withConfig(new Command("init"))
+  return withFullRefresh(withConfig(new Command("init")))
     .summary("make what replication needs on both sides")
     .description(
       "Make what replication needs on both sides: schema erserver on the targets, publications and slots on the source, " +

@@ -3,7 +3,7 @@ import type { TargetConfig } from "../../config/config.ts";
 import { toErserverError } from "../../errors/erserver-error.ts";
 import { createLogger } from "../../observability/log.ts";
 import { Pipeline } from "../../pipeline/pipeline.ts";
-import { type ConfigOptions, configFor, withConfig } from "../options.ts";
+import { type ConfigOptions, configFor, withConfig, withFullRefresh } from "../options.ts";
 import { renderTargetFailures, type TargetFailure, TargetFailures } from "../render/failure.ts";
 import { RunView } from "../render/run-view.ts";
 import type { Terminal } from "../terminal.ts";
@@ -17,7 +17,7 @@ interface RunOptions extends ConfigOptions {
 const GATHER_MS = 300;
 
 export function runCommand(terminal: Terminal): Command {
-  return withConfig(new Command("run"))
+  return withFullRefresh(withConfig(new Command("run")))
     .summary("replicate until stopped")
     .description(
       "Replicate: prepare what is missing, copy the tables, then follow the source until stopped. " +

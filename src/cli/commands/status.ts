@@ -22,7 +22,7 @@ export function statusCommand(terminal: Terminal): Command {
   return withConfig(new Command("status"))
     .summary("show state, lag and position of every target")
     .description(
-      "Show the state of every target: lag, position, what was applied, retained WAL, the last error and its remedy.",
+      "Show the state of every target: lag, position, what was applied, what the source keeps for it, the last error and its remedy.",
     )
     .option("--json", "print JSON: an array with an object for each target")
     .option("--watch", "again every second, until Ctrl-C")

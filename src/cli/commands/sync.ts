@@ -3,7 +3,14 @@ import { formatLsn } from "../../change/lsn.ts";
 import { createLogger } from "../../observability/log.ts";
 import { plural } from "../../observability/figures.ts";
 import { syncTarget } from "../../pipeline/sync.ts";
-import { type ConfigOptions, configFor, duration, forEachTarget, withConfig } from "../options.ts";
+import {
+  type ConfigOptions,
+  configFor,
+  duration,
+  forEachTarget,
+  withConfig,
+  withFullRefresh,
+} from "../options.ts";
 import type { Terminal } from "../terminal.ts";
 
 interface SyncOptions extends ConfigOptions {
@@ -12,7 +19,7 @@ interface SyncOptions extends ConfigOptions {
 }
 
 export function syncCommand(terminal: Terminal): Command {
-  return withConfig(new Command("sync"))
+  return withFullRefresh(withConfig(new Command("sync")))
     .summary("bring the targets to the source's position of now")
     .description(
       "Bring every target to where the source is at this moment, then end. Copies the tables the first time. " +

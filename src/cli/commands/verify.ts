@@ -4,7 +4,7 @@ import { ErserverError } from "../../errors/erserver-error.ts";
 import { formatCount, plural } from "../../observability/figures.ts";
 import { createLogger } from "../../observability/log.ts";
 import { type TableComparison, verifyTarget } from "../../verify/verify.ts";
-import { type ConfigOptions, configFor, forEachTarget, withConfig } from "../options.ts";
+import { type ConfigOptions, configFor, forEachTarget, withConfig, withFullRefresh } from "../options.ts";
 import { LiveBlock } from "../render/live-block.ts";
 import type { Paint } from "../render/paint.ts";
 import { renderTable } from "../render/table.ts";
@@ -15,7 +15,7 @@ interface VerifyOptions extends ConfigOptions {
 }
 
 export function verifyCommand(terminal: Terminal): Command {
-  return withConfig(new Command("verify"))
+  return withFullRefresh(withConfig(new Command("verify")))
     .summary("compare the content of all tables")
     .description(
       "Compare the content of every table of source and targets, at one position, while replication goes on. When no erserver runs, what the " +

@@ -25,6 +25,7 @@ const london: TargetStatus = {
   rows: 5678,
   conflicts: 0,
   replays: 0,
+  capture: "wal",
   retainedWalBytes: 16384,
   slot: { name: "erserver_london", active: true, walStatus: "reserved" },
   tables: { total: 3, copied: 3 },
@@ -39,6 +40,7 @@ const tokyo: TargetStatus = {
   lagBytes: undefined,
   lagSeconds: undefined,
   appliedLsn: undefined,
+  capture: "wal",
   retainedWalBytes: undefined,
   transactions: 0,
   rows: 0,
@@ -50,7 +52,7 @@ const tokyo: TargetStatus = {
 
 test("there is a line for each target, and below what somebody should know, each thing once", () => {
   expect(renderStatus([london, tokyo], now, PLAIN).split("\n")).toEqual([
-    "target  state               for   lag  behind   position  transactions   rows  retained WAL",
+    "target  state               for   lag  behind   position  transactions   rows  retained",
     "london  streaming         5 min  0 ms     0 B  0/15A3F40         1,234  5,678         16 kB",
     "tokyo   offline (target)  5 min     -       -          -             0      0             -",
     "",

@@ -1,4 +1,4 @@
-import { formatLsn } from "../../change/lsn.ts";
+import { formatLsn, type Lsn } from "../../change/lsn.ts";
 import { formatBytes, formatCount, formatDuration, plural } from "../../observability/figures.ts";
 import type { TargetStatus } from "../../pipeline/read-status.ts";
 import { renderFailure } from "./failure.ts";
@@ -16,7 +16,7 @@ const COLUMNS: readonly Column[] = [
   { head: "position", align: "right" },
   { head: "transactions", align: "right" },
   { head: "rows", align: "right" },
-  { head: "retained WAL", align: "right" },
+  { head: "retained", align: "right" },
 ];
 
 /** What is not known, such as the lag of a target that does not answer. */
@@ -45,11 +45,16 @@ function cells(target: TargetStatus, now: Date, paint: Paint): string[] {
     since === undefined ? UNKNOWN : formatDuration(now.getTime() - since.getTime()),
     lagSeconds === undefined ? UNKNOWN : formatDuration(lagSeconds * 1000),
     lagBytes === undefined ? UNKNOWN : formatBytes(lagBytes),
-    appliedLsn === undefined ? UNKNOWN : formatLsn(appliedLsn),
+    appliedLsn === undefined ? UNKNOWN : formatPosition(target.capture, appliedLsn),
     target.transactions === undefined ? UNKNOWN : formatCount(target.transactions),
     target.rows === undefined ? UNKNOWN : formatCount(target.rows),
     retainedWalBytes === undefined ? UNKNOWN : formatBytes(retainedWalBytes),
   ];
+}
+
+/** With trigger capture positions are numbers of syncs. */
+function formatPosition(capture: TargetStatus["capture"], lsn: Lsn): string {
+  return capture === "trigger" ? `sync ${lsn}` : formatLsn(lsn);
 }
 
 function notesOf(target: TargetStatus, paint: Paint): string[] {

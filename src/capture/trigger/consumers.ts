@@ -1,0 +1,78 @@
+import type { ControlSession } from "../../postgres/connect.ts";
+import { notSeenBy, parseSnapshot, type XidSnapshot } from "./snapshot.ts";
+
+/** A target, as the source knows it. */
+export interface Consumer {
+  /** Numbers of its tables in erserver.captured_table. */
+  readonly tables: readonly number[];
+  readonly snapshot: XidSnapshot;
+}
+
+/** Undefined where schema `erserver` of the source, or the consumer in it, is not there. */
+export async function readConsumer(session: ControlSession, pipeline: string): Promise<Consumer | undefined> {
+  const [there] = await session.query("select pg_catalog.to_regclass('erserver.consumer')::text as name");
+  if (there?.["name"] == null) return undefined;
+  const [row] = await session.query(
+    "select pg_catalog.to_json(tables)::text as tables, snapshot::text as snapshot from erserver.consumer where pipeline = $1",
+    [pipeline],
+  );
+  if (row === undefined) return undefined;
+  return {
+    tables: JSON.parse(row["tables"] ?? "[]") as number[],
+    snapshot: parseSnapshot(row["snapshot"] ?? ""),
+  };
+}
+
+/** Has the source keep, for this target, what happens to these tables from now on. */
+export async function registerConsumer(
+  session: ControlSession,
+  pipeline: string,
+  tables: readonly number[],
+): Promise<void> {
+  await session.query(
+    `insert into erserver.consumer (pipeline, tables, snapshot) values ($1, $2, pg_catalog.txid_current_snapshot())
+     on conflict (pipeline) do update set tables = excluded.tables`,
+    [pipeline, tables],
+  );
+}
+
+/** All that the snapshot sees is on the target, durably. */
+export async function confirm(
+  session: ControlSession,
+  pipeline: string,
+  { text }: XidSnapshot,
+): Promise<void> {
+  await session.query(
+    "update erserver.consumer set snapshot = $2, confirmed_at = pg_catalog.clock_timestamp() where pipeline = $1",
+    [pipeline, text],
+  );
+}
+
+export async function forgetConsumer(session: ControlSession, pipeline: string): Promise<void> {
+  await session.query("delete from erserver.consumer where pipeline = $1", [pipeline]);
+}
+
+/** What is recorded for a target: whether it misses anything, and the bytes that all logs of its tables take. */
+export async function readPending(
+  session: ControlSession,
+  { tables }: Consumer,
+  snapshot: XidSnapshot,
+): Promise<{ readonly missing: boolean; readonly bytes: number }> {
+  const logs = await session.query<{ log: string; bytes: string }>(
+    `select l.log::text, pg_catalog.pg_total_relation_size(l.log)::text as bytes
+     from pg_catalog.unnest($1::int[]) as t(id) cross join lateral (select pg_catalog.to_regclass('erserver.log_' || t.id) as log) as l where l.log is not null`,
+    [tables],
+  );
+  const isNew = notSeenBy(snapshot, "xid");
+  const [row] = await session.query(
+    `select (${[
+      ...logs.map(({ log }) => `exists (select from ${log} where ${isNew})`),
+      `exists (select from erserver.replacement where captured_table = any ($1) and ${isNew})`,
+    ].join(" or ")})::text as missing`,
+    [tables],
+  );
+  return {
+    missing: row?.["missing"] === "true",
+    bytes: logs.reduce((sum, { bytes }) => sum + Number(bytes), 0),
+  };
+}

@@ -1,0 +1,297 @@
+import {
+  type CapturedTable,
+  captureTables,
+  recordAllRows,
+  type Relation,
+  type TableToCapture,
+} from "../capture/trigger/captured-tables.ts";
+import type { FollowedTable } from "../capture/trigger/changes-query.ts";
+import { confirm, type Consumer, readConsumer, registerConsumer } from "../capture/trigger/consumers.ts";
+import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
+import { parseSnapshot, type XidSnapshot } from "../capture/trigger/snapshot.ts";
+import { TriggerCapture } from "../capture/trigger/trigger-capture.ts";
+import { parseLsn } from "../change/lsn.ts";
+import { describeConninfo } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { plural } from "../observability/figures.ts";
+import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type Constraints, readConstraints } from "../postgres/constraints.ts";
+import type { ReplicatedTable } from "../postgres/selection.ts";
+import { slotTaken } from "../postgres/slots.ts";
+import { connectWatched } from "../postgres/watchdog.ts";
+import type { Progress, TableState } from "../store/pipeline-store.ts";
+import { migrate } from "../store/migrate.ts";
+import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change-source.ts";
+import { sessionOptions } from "./context.ts";
+import { relationOf } from "./relation-of.ts";
+import type { PreparedSource, SourceInput } from "./source-input.ts";
+import { tablesReplaced } from "./table-states.ts";
+
+/**
+ * Types whose values are equal exactly when their bytes are, by pg_type.oid: bool, bytea, char, name, int8, int2, int4, text, oid, cidr, macaddr, bpchar,
+ * varchar, date, time, timestamp, timestamptz, uuid, inet.
+ */
+const EXACT_TYPES = new Set([
+  16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 829, 1042, 1043, 1082, 1083, 1114, 1184, 2950, 869,
+]);
+
+/** Number of the first sync. */
+const FIRST_SYNC = parseLsn("0/1");
+
+/** The source hears of a position, and its logs are cleaned, at most this often, in milliseconds. */
+const CONFIRM_MS = 2_000;
+
+/** Triggers and logs: changes are recorded by the source's own transactions. Throws what keeps it from that. */
+export async function prepareTriggers(input: SourceInput): Promise<PreparedSource> {
+  const { context, source, slot, selection, known, copied } = input;
+  const consumer = await readConsumer(source, slot);
+  if (known === undefined && consumer !== undefined)
+    throw slotTaken(slot, "another target of this source has its name, and this one knows nothing of it");
+  await refuseInheritance(input);
+  const wanted = await tablesToCapture(input);
+  const isCopied = ({ source: { schema, name } }: ReplicatedTable): boolean =>
+    copied.has(tableKey(schema, name));
+  return {
+    make: async () => {
+      const migrated = await migrate(source, describeConninfo(context.config.source), "source");
+      const captured = await captureTables(source, wanted);
+      const followed = selection.tables.filter(isCopied);
+      requireRecorded(input, followed, captured, consumer);
+      for (const table of captured) for (const part of table.joined) await recordAllRows(source, table, part);
+      await registerConsumer(
+        source,
+        slot,
+        captured.map(({ id }) => id),
+      );
+      const fresh = captured.filter(({ id }) => consumer?.tables.includes(id) !== true).length;
+      return {
+        changes: await TriggerSource.open(input, captured, wanted),
+        made: [
+          ...migrated.map((name) => `schema erserver on the source: ${name}`),
+          ...(fresh === 0 ? [] : [`triggers on ${plural(fresh, "table")} of the source`]),
+        ],
+      };
+    },
+  };
+}
+
+/** What was copied must have been recorded ever since. */
+function requireRecorded(
+  { selection, slot, progress }: SourceInput,
+  followed: readonly ReplicatedTable[],
+  captured: readonly CapturedTable[],
+  consumer: Consumer | undefined,
+): void {
+  if (progress === undefined || followed.length === 0) return;
+  if (consumer === undefined) throw forgotten(slot);
+  const recorded = new Set(captured.filter(({ id }) => consumer.tables.includes(id)).map(({ oid }) => oid));
+  const missed = followed.filter(({ source }) => !recorded.has(source.oid));
+  if (missed.length > 0) throw tablesReplaced(missed, selection);
+}
+
+/** The relations that statements may name, for each table. */
+async function tablesToCapture({ source, selection }: SourceInput): Promise<TableToCapture[]> {
+  const rows = await source.query<Record<"root" | "oid" | "schema" | "name" | "kind", string>>(
+    `with recursive tree(root, oid) as (
+        select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
+        select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
+     select tree.root::text, c.oid::text, n.nspname as schema, c.relname as name, c.relkind::text as kind
+     from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')`,
+    [selection.tables.map(({ source: { oid } }) => oid)],
+  );
+  return selection.tables.map(({ source: table }) => {
+    const parts = rows
+      .filter(({ root, oid }) => Number(root) === table.oid && oid !== root)
+      .map(({ oid, schema, name, kind }): Relation => ({
+        oid: Number(oid),
+        schema,
+        name,
+        role: kind === "p" ? "branch" : "leaf",
+      }));
+    const { oid, schema, name } = table;
+    return {
+      table,
+      relations: [{ oid, schema, name, role: table.partitioned ? "root" : "table" }, ...parts],
+      key: table.identityColumns,
+    };
+  });
+}
+
+/** A statement on a parent changes rows of its children, whose triggers it does not fire. */
+async function refuseInheritance({ source, selection }: SourceInput): Promise<void> {
+  const rows = await source.query<Record<"schema" | "name", string>>(
+    `select distinct n.nspname as schema, c.relname as name from pg_catalog.pg_inherits i
+       join pg_catalog.pg_class p on p.oid = i.inhparent and p.relkind = 'r' join pg_catalog.pg_class c on c.oid in (i.inhparent, i.inhrelid)
+       join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any ($1::oid[])`,
+    [selection.tables.map(({ source: { oid } }) => oid)],
+  );
+  if (rows.length === 0) return;
+  const labels = rows.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  throw new ErserverError(
+    "ERS-107",
+    `${labels}: a statement on a table changes rows of those that inherit from it, whose triggers it does not fire`,
+    { subject: labels, remedy: "Exclude these tables, or use `capture: wal`." },
+  );
+}
+
+function forgotten(slot: string): ErserverError {
+  return new ErserverError(
+    "ERS-503",
+    `the source has forgotten target "${slot}" and what has changed since`,
+    {
+      subject: slot,
+      remedy: "Start over for this target: erserver drop, empty its tables, erserver run.",
+    },
+  );
+}
+
+class TriggerSource implements ChangeSource {
+  readonly kind = "trigger";
+  readonly #input: SourceInput;
+  readonly #captured: readonly CapturedTable[];
+  readonly #cleaner: LogCleaner;
+  /** What the tables and their triggers were like, by OID. */
+  readonly #shapes: ReadonlyMap<number, string>;
+  readonly #constraints: Constraints;
+  #confirmedMs = Number.NEGATIVE_INFINITY;
+  #confirming: Promise<void> = Promise.resolve();
+
+  private constructor(
+    input: SourceInput,
+    captured: readonly CapturedTable[],
+    shapes: ReadonlyMap<number, string>,
+    constraints: Constraints,
+  ) {
+    this.#input = input;
+    this.#captured = captured;
+    this.#shapes = shapes;
+    this.#constraints = constraints;
+    this.#cleaner = new LogCleaner(input.source);
+  }
+
+  static async open(
+    input: SourceInput,
+    captured: readonly CapturedTable[],
+    wanted: readonly TableToCapture[],
+  ): Promise<TriggerSource> {
+    const oids = wanted.map(({ table }) => table.oid);
+    const constraints = await readConstraints(input.control, input.targetFacts.version, input.replicaRole);
+    return new TriggerSource(input, captured, await readShapes(input, oids), constraints);
+  }
+
+  async takeSnapshot(progress: Progress | undefined): Promise<HeldSnapshot> {
+    const { context, store } = this.#input;
+    const holder = await connectWatched(context.config.source, sessionOptions(context));
+    try {
+      const results = await holder.query(
+        "begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot(), pg_catalog.txid_current_snapshot()::text",
+      );
+      const [snapshotName = "", xids = ""] = (results[1]?.rows[0] ?? []) as string[];
+      const snapshot = { snapshotName, consistentPoint: progress?.lsn ?? FIRST_SYNC, xids };
+      if (progress === undefined) await store.startProgress(FIRST_SYNC, xids);
+      return { snapshot, holder };
+    } catch (error) {
+      holder.destroy();
+      throw error;
+    }
+  }
+
+  async start({ progress, states, sink, binary, toSnapshot }: CaptureStart): Promise<Capture> {
+    const { context, selection } = this.#input;
+    const { source: ownBackends } = context.ownBackends;
+    const base = parseSnapshot(progress.snapshot ?? "");
+    const stateOf = new Map(states.map((state) => [tableKey(state.schema, state.name), state]));
+    const tables = selection.tables.map((table) => ({
+      table: this.#followed(table),
+      base: baseOf(stateOf.get(tableKey(table.source.schema, table.source.name)), progress) ?? base,
+    }));
+    const connection = await connectWatched(context.config.source, sessionOptions(context));
+    ownBackends.clear();
+    ownBackends.add(connection.backendPid);
+    return new TriggerCapture({
+      connection,
+      tables,
+      startLsn: progress.lsn,
+      sink,
+      binary,
+      toSnapshot,
+      requireUnchanged: (oids) => this.#requireShapes(oids),
+      onDurable: (snapshot) => this.#onDurable(snapshot),
+    });
+  }
+
+  async requireUnchanged(): Promise<void> {
+    const { source, slot } = this.#input;
+    if ((await readConsumer(source, slot)) === undefined) throw forgotten(slot);
+    await this.#requireShapes([...this.#shapes.keys()]);
+  }
+
+  #followed(table: ReplicatedTable): FollowedTable {
+    const { id, key } = this.#captured.find(({ oid }) => oid === table.source.oid) as CapturedTable;
+    const target = this.#input.targetTables.get(
+      tableKey(table.target.schema, table.target.name),
+    ) as CatalogTable;
+    const relation = relationOf(table);
+    // What only the target has of a row would go with it.
+    const written = new Set(table.columns);
+    const own = target.columns.some(({ name, generated }) => !generated && !written.has(name));
+    const { unique = [], looselyCompared = [] } = this.#constraints.tables.get(target.oid) ?? {};
+    const keys = table.source.columns.filter(({ name }) => key.some((column) => column.name === name));
+    // Equal keys may look different, and an UPDATE leaves the key as it is.
+    const exact = keys.every(
+      ({ baseTypeOid, name }) => EXACT_TYPES.has(baseTypeOid) && !looselyCompared.includes(name),
+    );
+    const rewrites = (unique.length > 1 || !exact) && !own;
+    return { id, key, relation, partitioned: table.source.partitioned, rewrites };
+  }
+
+  async #requireShapes(oids: readonly number[]): Promise<void> {
+    const now = await readShapes(this.#input, oids);
+    const changed = oids.find((oid) => now.get(oid) !== this.#shapes.get(oid));
+    if (changed === undefined) return;
+    const table = this.#input.selection.tables.find(({ source }) => source.oid === changed)?.source;
+    const label = table === undefined ? String(changed) : tableLabel(table.schema, table.name);
+    throw new ErserverError("ERS-509", `table ${label}, its partitions or its triggers were changed`, {
+      subject: label,
+      remedy: "Nothing to do: the pipeline is opened anew by itself, and says what is missing.",
+    });
+  }
+
+  /** One at a time, and not often: each is a small transaction on the source. */
+  #onDurable(snapshot: XidSnapshot): void {
+    if (performance.now() - this.#confirmedMs < CONFIRM_MS) return;
+    this.#confirmedMs = performance.now();
+    // The next one says the same; that the session is lost others notice.
+    this.#confirming = this.#confirming.then(() => this.#confirm(snapshot)).catch(() => {});
+  }
+
+  async #confirm(snapshot: XidSnapshot): Promise<void> {
+    const { source, slot } = this.#input;
+    await confirm(source, slot, snapshot);
+    await this.#cleaner.clean(this.#captured.map(({ id }) => id));
+  }
+}
+
+/** A table that was copied since the last sync is as its copy shows it. */
+function baseOf(state: TableState | undefined, progress: Progress): XidSnapshot | undefined {
+  const { copyLsn, copySnapshot } = state ?? {};
+  if (copyLsn === undefined || copySnapshot === undefined || copyLsn < progress.lsn) return undefined;
+  return parseSnapshot(copySnapshot);
+}
+
+/** What a table is called, its columns, its partitions, and how many triggers of ours are there and fire: of each a text that changes with it. */
+async function readShapes({ source }: SourceInput, oids: readonly number[]): Promise<Map<number, string>> {
+  const rows = await source.query<{ root: string; shape: string }>(
+    `with recursive tree(root, oid) as (
+        select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
+        select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
+     select tree.root::text, pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', c.oid, n.nspname, c.relname, a.columns, g.triggers), ';' order by c.oid)) as shape
+     from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+       cross join lateral (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', attnum, attname, atttypid, atttypmod), ',' order by attnum) as columns
+         from pg_catalog.pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped) a
+       cross join lateral (select count(*) as triggers from pg_catalog.pg_trigger where tgrelid = c.oid and tgname like 'erserver\\_%' and tgenabled in ('O', 'A')) g
+     group by tree.root`,
+    [oids],
+  );
+  return new Map(rows.map(({ root, shape }) => [Number(root), shape]));
+}

@@ -9,14 +9,15 @@ function pair(
   sourceMajor: string,
   targetMajor: string,
   include = ["{src,test}/**/*.pg.test.ts"],
-  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers` and `gear`. Transactions of more
+  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers`, `gear` and `capture`. Transactions of more
   // than `memory` are sent while they are in progress.
   {
     write = "auto",
     gear = "auto",
     workers,
     memory,
-  }: { write?: string; gear?: string; workers?: string; memory?: string } = {},
+    capture,
+  }: { write?: string; gear?: string; workers?: string; memory?: string; capture?: string } = {},
 ): TestProjectInlineConfiguration {
   return {
     extends: true,
@@ -33,6 +34,7 @@ function pair(
         ERSERVER_TEST_GEAR: gear,
         ...(workers === undefined ? {} : { ERSERVER_TEST_WORKERS: workers }),
         ...(memory === undefined ? {} : { ERSERVER_TEST_DECODING_MEMORY: memory }),
+        ...(capture === undefined ? {} : { ERSERVER_TEST_CAPTURE: capture }),
       },
     },
   };
@@ -40,7 +42,7 @@ function pair(
 
 /** In a pair of the matrix. */
 const forced = Object.fromEntries(
-  (["write", "gear", "workers"] as const).flatMap((name) => {
+  (["write", "gear", "workers", "capture"] as const).flatMap((name) => {
     const value = process.env[`ERSERVER_TEST_${name.toUpperCase()}`];
     return value === undefined ? [] : [[name, value]];
   }),
@@ -88,6 +90,13 @@ export default defineConfig({
             pair("pg-18", "18", "18", undefined, { write: "sets" }),
             pair("bulk", "15", "15", TRANSACTIONS, { gear: "bulk" }),
             pair("parallel", "15", "15", TRANSACTIONS, { write: "sets", workers: "4", memory: "64kB" }),
+            pair(
+              "trigger",
+              "15",
+              "18",
+              ["test/replication/{random-workload,first-copy}.pg.test.ts", "test/values/**/*.pg.test.ts"],
+              { capture: "trigger" },
+            ),
             // What needs one server alone has met both by then.
             pair(
               "mixed-15-18",

@@ -4,7 +4,7 @@ import { dropPipeline } from "../../src/pipeline/drop.ts";
 import { readStatus } from "../../src/pipeline/read-status.ts";
 import { syncTarget } from "../../src/pipeline/sync.ts";
 import { verifyTarget } from "../../src/verify/verify.ts";
-import { freshDatabase, sharedCluster } from "../support/clusters.ts";
+import { freshDatabase, sharedCluster, testMajor } from "../support/clusters.ts";
 import { expectEqualTables } from "../support/compare.ts";
 import { caughtUp, runPipeline, startReplication, testConfig, testLog } from "../support/pipeline-context.ts";
 import { until } from "../support/wait.ts";
@@ -200,7 +200,8 @@ describe("replication by triggers", () => {
     await replication.expectEqual();
   });
 
-  test("a partition that joins with rows brings them along", async () => {
+  // Before 11 a partitioned table has no key of its own.
+  test.skipIf(testMajor("source") < 11)("a partition that joins with rows brings them along", async () => {
     await using replication = await startReplication({
       schema: `create table p (id int, v text, primary key (id)) partition by range (id); create table p1 partition of p for values from (0) to (100)`,
       rows: "insert into p select i, 'x' from generate_series(1, 50) i",

@@ -67,6 +67,8 @@ export const LAG = lagAt("lag", 500);
 /** Twice as many: more than a thousand answers a second cannot be waited for where each takes long. */
 export const LAG_1000 = lagAt("lag-1000", 1000);
 
+export const TRIGGER_LAG: Scenario = { ...lagAt("trigger-lag", 500), yaml: "capture: trigger" };
+
 function lagAt(name: string, tps: number): Scenario {
   return {
     name,

@@ -1,13 +1,13 @@
 /** Measures erserver and native logical replication side by side: docs/benchmarks.md says what and how. */
 import path from "node:path";
-import { BACKLOGS, INSERT, SHAPES, TPCB } from "./backlog.ts";
+import { BACKLOGS, INSERT, SHAPES, TPCB, TRIGGER_TPCB } from "./backlog.ts";
 import { COPY } from "./copy.ts";
 import { ErserverFollower } from "./erserver.ts";
 import type { Follower } from "./follower.ts";
-import { LAG, LAG_1000 } from "./lag.ts";
+import { LAG, LAG_1000, TRIGGER_LAG } from "./lag.ts";
 import { NativeFollower } from "./native.ts";
 import { type BenchOptions, DEFAULTS, UsageError, parseOptions } from "./options.ts";
-import { OVERHEAD } from "./overhead.ts";
+import { OVERHEAD, TRIGGER_OVERHEAD } from "./overhead.ts";
 import { LAG_PEAK, SOAK_RATE } from "./peak.ts";
 import { findPgbench } from "./pgbench.ts";
 import { type Contender, type Metrics, type Summary, jsonLine, medians, ratioOf, table } from "./report.ts";
@@ -36,6 +36,9 @@ const SCENARIOS: readonly Scenario[] = [
   ),
   LAG_PEAK,
   SOAK_RATE,
+  TRIGGER_OVERHEAD,
+  TRIGGER_TPCB,
+  TRIGGER_LAG,
 ];
 
 const HELP = `npm run bench -- <scenario>… [options]
@@ -85,7 +88,7 @@ async function measure(scenario: Scenario, options: BenchOptions): Promise<Summa
     }
   }
   const byContender = new Map([...runs].map(([contender, list]) => [contender, medians(list)]));
-  const ratio = ratioOf(byContender.get("ours"), byContender.get("native"));
+  const ratio = ratioOf(byContender.get("ours"), byContender.get("native") ?? byContender.get("none"));
   const { name, unit } = scenario;
   return { scenario: name, pg: major, rounds, scale, unit, medians: byContender, ratio };
 }
@@ -100,7 +103,8 @@ async function runOnce(scenario: Scenario, contender: Contender, options: BenchO
       ? undefined
       : await Link.start(ports[side], scenario.far.delayMs);
   if (side !== undefined && link !== undefined) ports[side] = link.port;
-  await using follower = await createFollower(contender, { pair, ports }, options);
+  const yaml = [scenario.yaml ?? "", options.yaml].join("\n");
+  await using follower = await createFollower(contender, { pair, ports }, { ...options, yaml });
   return await scenario.run({
     pair,
     follower,

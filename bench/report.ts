@@ -5,10 +5,10 @@ export type Contender = "ours" | "native" | "none";
 
 /**
  * What one run gave. `s`: seconds until done (of lag, the median); `rate`: work per second of it; `startup_s`: seconds of it until the replicator had its first
- * session on the target; `p50_ms`, `p99_ms`: lag; `tps`: the source's transactions per second; `rss_mb`: the replicator's peak memory.
+ * session on the target; `p50_ms`, `p99_ms`: lag; `tps`: the source's transactions per second; `log_bytes`: what triggers record for each change; `rss_mb`: the replicator's peak memory.
  */
 export type Metrics = Readonly<Partial<Record<Metric, number>>>;
-export type Metric = "s" | "rate" | "startup_s" | "p50_ms" | "p99_ms" | "tps" | "rss_mb";
+export type Metric = "s" | "rate" | "startup_s" | "p50_ms" | "p99_ms" | "tps" | "log_bytes" | "rss_mb";
 
 /** The result of a scenario: the median of each metric over the rounds. */
 export interface Summary {
@@ -31,6 +31,7 @@ const DIGITS: Record<Metric, number> = {
   p50_ms: 2,
   p99_ms: 2,
   tps: 0,
+  log_bytes: 0,
   rss_mb: 0,
 };
 

@@ -28,5 +28,6 @@ function rest(change: Change, isNew: (relation: Relation) => boolean): Change | 
   const relations = change.relations.filter(isNew);
   if (relations.length === change.relations.length) return change;
   if (relations.length === 0) return undefined;
-  return new TruncateChange(relations, change.cascade, change.restartIdentity, change.size);
+  const { cascade, restartIdentity, size, asDelete } = change;
+  return new TruncateChange(relations, cascade, restartIdentity, size, asDelete);
 }

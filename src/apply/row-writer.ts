@@ -107,6 +107,10 @@ export class RowWriter {
       (plan) => plan.sharedBy === plans.filter(({ label }) => label === plan.label).length,
     );
     if (!whole) return false;
+    if (change.asDelete) {
+      this.deleteAll(batch, plans);
+      return true;
+    }
     batch.parse("", truncateStatement(plans, change.restartIdentity), []);
     batch.bindExecute("", []);
     return true;

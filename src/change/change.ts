@@ -50,12 +50,24 @@ export class TruncateChange {
   readonly cascade: boolean;
   readonly restartIdentity: boolean;
   readonly size: number;
+  /**
+   * All rows go, but not by a TRUNCATE of the source: whoever reads the target by an older snapshot still sees them. Of one
+   * relation.
+   */
+  readonly asDelete: boolean;
 
-  constructor(relations: readonly Relation[], cascade: boolean, restartIdentity: boolean, size: number) {
+  constructor(
+    relations: readonly Relation[],
+    cascade: boolean,
+    restartIdentity: boolean,
+    size: number,
+    asDelete = false,
+  ) {
     this.relations = relations;
     this.cascade = cascade;
     this.restartIdentity = restartIdentity;
     this.size = size;
+    this.asDelete = asDelete;
   }
 }
 

@@ -20,10 +20,11 @@ const PAIRS = [
 const PARALLEL = "workers: 4, write: sets, group: { transactions: 3 }";
 
 const WAYS = [
-  { gear: "auto", apply: PARALLEL },
-  { gear: "auto", apply: "workers: 1" },
-  { gear: "bulk", apply: PARALLEL },
-  { gear: "bulk", apply: "workers: 1" },
+  { capture: "wal", gear: "auto", apply: PARALLEL },
+  { capture: "wal", gear: "auto", apply: "workers: 1" },
+  { capture: "wal", gear: "bulk", apply: PARALLEL },
+  { capture: "wal", gear: "bulk", apply: "workers: 1" },
+  { capture: "trigger", gear: "auto", apply: "workers: 1" },
 ] as const;
 
 /** Each round starts from an empty target. */

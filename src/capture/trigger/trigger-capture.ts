@@ -188,10 +188,13 @@ export class TriggerCapture implements AsyncDisposable {
   /** All that goes comes before all that comes: unique values may have moved from one row to another. */
   async #deliver(changed: readonly (TableBase & { readonly truncated: boolean })[]): Promise<void> {
     const { sink } = this.#options;
-    const emptied = changed.filter(({ truncated }) => truncated).map(({ table }) => table.relation);
-    if (emptied.length > 0) sink.change(new TruncateChange(emptied, false, false, 0));
-    for (const { table, base, truncated } of changed) {
-      if (truncated) continue;
+    const emptied = changed.filter(({ truncated }) => truncated).map(({ table }) => table);
+    const truncated = emptied.filter(({ key }) => key.length > 0).map(({ relation }) => relation);
+    if (truncated.length > 0) sink.change(new TruncateChange(truncated, false, false, 0));
+    for (const { key, relation } of emptied)
+      if (key.length === 0) sink.change(new TruncateChange([relation], false, false, 0, true));
+    for (const { table, base, truncated: isEmpty } of changed) {
+      if (isEmpty) continue;
       const { relation } = table;
       const indexes = table.key.map(({ name }) =>
         relation.columns.findIndex((column) => column.name === name),
@@ -200,9 +203,9 @@ export class TriggerCapture implements AsyncDisposable {
         this.#images.removed(relation, indexes, bytes, start, end),
       );
     }
-    for (const { table, base, truncated } of changed) {
+    for (const { table, base, truncated: isEmpty } of changed) {
       const { relation } = table;
-      await this.#rows(presentQuery(table, base, truncated), (bytes, start, end) =>
+      await this.#rows(presentQuery(table, base, isEmpty), (bytes, start, end) =>
         this.#images.present(relation, bytes, start, end),
       );
       if (await isRewritten(this.#options.connection, relation.id)) throw rewritten(relation);

@@ -6,6 +6,8 @@ import { ErserverError } from "../../errors/erserver-error.ts";
 import { tableLabel } from "../../postgres/catalog.ts";
 import { isRewritten } from "../../postgres/rewritten.ts";
 import { quoteLiteral } from "../../quote/literal.ts";
+import { onAbort } from "../../runtime/abort.ts";
+import { deferred } from "../../wire/deferred.ts";
 import { framePayloads } from "../../wire/frame-runs.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { changedTablesQuery, type FollowedTable, presentQuery, removedQuery } from "./changes-query.ts";
@@ -104,7 +106,6 @@ export class TriggerCapture implements AsyncDisposable {
     if (durable !== undefined) this.#options.onDurable(durable);
   }
 
-  /** Whether the target stands still: nothing is read for it meanwhile. */
   /** Goes on to where the source is by an exported snapshot, or stays `HERE`, and goes no further before it is called with undefined. */
   holdAt(snapshotName: string | undefined): Lsn | undefined {
     if (snapshotName !== this.#hold?.snapshotName)
@@ -112,6 +113,7 @@ export class TriggerCapture implements AsyncDisposable {
     return this.#hold?.lsn;
   }
 
+  /** Whether the target stands still: nothing is read for it meanwhile. */
   get standing(): boolean {
     return this.#standing;
   }
@@ -216,8 +218,18 @@ export class TriggerCapture implements AsyncDisposable {
     const { connection, sink, binary } = this.#options;
     for await (const run of connection.select(sql, binary ? "binary" : "text")) {
       framePayloads(run, (bytes, start, end) => sink.change(toChange(bytes, start, end)));
-      if (sink.full) await sink.whenRoom();
+      if (sink.full) await this.#whenRoom();
     }
+  }
+
+  /** Whoever has ended takes nothing any more. */
+  async #whenRoom(): Promise<void> {
+    const { signal } = this.#ending;
+    const given = deferred<void>();
+    using _ended = onAbort(signal, () => given.resolve());
+    void this.#options.sink.whenRoom().then(() => given.resolve());
+    await given.promise;
+    signal.throwIfAborted();
   }
 }
 

@@ -33,7 +33,6 @@ import {
   forgetTableStates,
   requireOwnTables,
   requireSameShape,
-  requireSameTables,
 } from "./table-states.ts";
 import { recordFailure } from "./failure-record.ts";
 import { chooseCapture } from "./choose-capture.ts";
@@ -172,7 +171,6 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       replicaRole: session.replicaRole,
     };
     const prepared = await (capture === "wal" ? prepareWal(input) : prepareTriggers(input));
-    requireSameTables(copied, selection);
 
     const migrated = await migrate(control, where, "target");
     const registration = await oneAtATime(control, async () => {

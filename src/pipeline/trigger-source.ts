@@ -25,7 +25,7 @@ import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change
 import { sessionOptions } from "./context.ts";
 import { relationOf } from "./relation-of.ts";
 import type { PreparedSource, SourceInput } from "./source-input.ts";
-import { tablesReplaced } from "./table-states.ts";
+import { requireSameTables, tablesReplaced } from "./table-states.ts";
 
 /**
  * Types whose values are equal exactly when their bytes are, by pg_type.oid: bool, bytea, char, name, int8, int2, int4, text, oid, cidr, macaddr, bpchar,
@@ -47,6 +47,7 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
   const consumer = await readConsumer(source, slot);
   if (known === undefined && consumer !== undefined)
     throw slotTaken(slot, "another target of this source has its name, and this one knows nothing of it");
+  requireSameTables(copied, selection);
   await refuseInheritance(input);
   const wanted = await tablesToCapture(input);
   const isCopied = ({ source: { schema, name } }: ReplicatedTable): boolean =>

@@ -30,7 +30,7 @@ import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change
 import { connectReplication } from "./connect-replication.ts";
 import { sessionOptions } from "./context.ts";
 import type { PreparedSource, SourceInput } from "./source-input.ts";
-import { publishedFor } from "./table-states.ts";
+import { publishedFor, requireSameTables } from "./table-states.ts";
 
 /** A slot and publications: changes come out of the WAL. Throws what keeps it from that. */
 export async function prepareWal(input: SourceInput): Promise<PreparedSource> {
@@ -47,6 +47,7 @@ export async function prepareWal(input: SourceInput): Promise<PreparedSource> {
     );
   if (progress !== undefined) checkSlot(existing, slot, sourceFacts, progress.lsn);
   else if (existing === undefined) await requireFreeSlot(source, slot);
+  requireSameTables(copied, selection);
   const names = publicationNames(slot);
   const publishing = await planPublications(source, {
     names,

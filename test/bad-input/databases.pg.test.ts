@@ -184,6 +184,7 @@ const BEFORE: readonly Case[] = [
   },
   {
     what: "a source role without REPLICATION",
+    yaml: "capture: wal",
     roles: { source: "login" },
     refusal: ({ name }) => ({
       code: "ERS-302",

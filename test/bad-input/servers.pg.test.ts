@@ -211,7 +211,7 @@ test.for(SETTINGS.map((one) => [one.what, one] as const))(
     await using target = await freshDatabase(sharedCluster("target"));
     await source.query(`${TABLE}; insert into t values (1, 'one')`);
     await target.query(TABLE);
-    const config = testConfig(source.url, { [source.name]: target.url });
+    const config = testConfig(source.url, { [source.name]: target.url }, "capture: wal");
     await begin();
     await expectStopped(runPipeline(config, source.name), refusal);
     await expectRefused(initPipeline(commandOptions(config)), refusal);

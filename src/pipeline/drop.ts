@@ -1,5 +1,5 @@
 import { dropCaptureIfUnused, releaseUnwanted } from "../capture/trigger/captured-tables.ts";
-import { forgetConsumer, readConsumer } from "../capture/trigger/consumers.ts";
+import { captureExists, forgetConsumer } from "../capture/trigger/consumers.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
@@ -150,7 +150,7 @@ async function dropSourceObjects(
 
 /** With the last target that wants a table, what records its changes goes too, unless that was asked for by itself. */
 async function forgetTarget(source: ControlSession, pipeline: string): Promise<string[]> {
-  if ((await readConsumer(source, pipeline)) === undefined) return [];
+  if (!(await captureExists(source))) return [];
   await forgetConsumer(source, pipeline);
   const released = await releaseUnwanted(source);
   const gone = await dropCaptureIfUnused(source);

@@ -1,6 +1,7 @@
 import {
   type CapturedTable,
   captureTables,
+  forgetIfRestored,
   recordAllRows,
   type Relation,
   type TableToCapture,
@@ -40,6 +41,8 @@ const FIRST_SYNC = parseLsn("0/1");
 
 /** The source hears of a position, and its logs are cleaned, at most this often, in milliseconds. */
 const CONFIRM_MS = 2_000;
+/** When nothing has changed there is nothing to clean, but for what other targets have held up. */
+const IDLE_CONFIRM_MS = 60_000;
 
 /** Triggers and logs: changes are recorded by the source's own transactions. Throws what keeps it from that. */
 export async function prepareTriggers(input: SourceInput): Promise<PreparedSource> {
@@ -55,6 +58,7 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
   return {
     make: async () => {
       const migrated = await migrate(source, describeConninfo(context.config.source), "source");
+      await forgetIfRestored(source);
       const captured = await captureTables(source, wanted);
       const followed = selection.tables.filter(isCopied);
       requireRecorded(input, followed, captured, consumer);
@@ -217,7 +221,7 @@ class TriggerSource implements ChangeSource {
       binary,
       toSnapshot,
       requireUnchanged: (oids) => this.#requireShapes(oids),
-      onDurable: (snapshot) => this.#onDurable(snapshot),
+      onDurable: (snapshot, changes) => this.#onDurable(snapshot, changes),
     });
   }
 
@@ -259,8 +263,9 @@ class TriggerSource implements ChangeSource {
   }
 
   /** One at a time, and not often: each is a small transaction on the source. */
-  #onDurable(snapshot: XidSnapshot): void {
-    if (performance.now() - this.#confirmedMs < CONFIRM_MS) return;
+  #onDurable(snapshot: XidSnapshot, changes: boolean): void {
+    const sinceMs = performance.now() - this.#confirmedMs;
+    if (sinceMs < (changes ? CONFIRM_MS : IDLE_CONFIRM_MS)) return;
     this.#confirmedMs = performance.now();
     // The next one says the same; that the session is lost others notice.
     this.#confirming = this.#confirming.then(() => this.#confirm(snapshot)).catch(() => {});

@@ -176,6 +176,26 @@ describe("replication by triggers", () => {
     await expect(replication.running.finished).rejects.toMatchObject({ code: "ERS-503" });
   });
 
+  test("T11: what a dump has brought along is forgotten, and the tables are recorded anew", async () => {
+    await using replication = await startReplication({
+      schema: "create table t (id int primary key, v int)",
+      config: TRIGGERS,
+    });
+    const { source, config } = replication;
+    await replication.expectEqual();
+    await replication.running.stop();
+    // As in a database of another cluster: its transactions have other numbers.
+    await source.query("update erserver.capture_origin set system = '1'; insert into t values (1, 1)");
+    await replication.restart();
+    await expect(replication.running.finished).rejects.toMatchObject({ code: "ERS-503" });
+    const options = { config, target: config.targets[0]!, log: testLog(), signal };
+    await dropPipeline(options);
+    await replication.restart();
+    await replication.expectEqual();
+    await source.query("update t set v = 2");
+    await replication.expectEqual();
+  });
+
   test("a column that the source gains is asked for on the target, and what was written to it meanwhile comes", async () => {
     await using replication = await startReplication({
       schema: "create table t (id int primary key, v int)",

@@ -240,6 +240,32 @@ async function releaseTable(session: ControlSession, id: number): Promise<void> 
   await session.query("delete from erserver.captured_table where id = $1", [id]);
 }
 
+/**
+ * Forgets everything in a database that a dump, or a copy of the database, has brought it to: the transaction numbers are of another
+ * cluster, and the tables are others. True when it did.
+ */
+export async function forgetIfRestored(session: ControlSession): Promise<boolean> {
+  return oneAtATime(session, async () => {
+    const [row] = await session.query(
+      `select here.system, here.database::text, (o.system is not null)::text as known, (o.system = here.system and o.database = here.database)::text as same
+       from (select c.system_identifier::text as system, d.oid as database from pg_catalog.pg_control_system() as c
+           join pg_catalog.pg_database as d on d.datname = pg_catalog.current_database()) as here
+         left join erserver.capture_origin as o on true`,
+    );
+    if (row?.["same"] === "true") return false;
+    if (row?.["known"] === "true") {
+      const tables = await session.query<{ id: string }>("select id::text from erserver.captured_table");
+      for (const { id } of tables) await releaseTable(session, Number(id));
+      await session.query("delete from erserver.consumer; delete from erserver.capture_origin");
+    }
+    await session.query("insert into erserver.capture_origin (system, database) values ($1, $2)", [
+      row?.["system"],
+      row?.["database"],
+    ]);
+    return row?.["known"] === "true";
+  });
+}
+
 /** Removes what records changes of tables that no target wants and nobody has asked for by themselves; returns how many they were. */
 export async function releaseUnwanted(session: ControlSession): Promise<number> {
   const unwanted = await session.query<{ id: string }>(

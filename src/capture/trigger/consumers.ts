@@ -8,12 +8,19 @@ export interface Consumer {
   readonly snapshot: XidSnapshot;
 }
 
-/** Undefined where schema `erserver` of the source, or the consumer in it, is not there. */
-export async function readConsumer(session: ControlSession, pipeline: string): Promise<Consumer | undefined> {
+/** Whether the source has anything of trigger capture. */
+export async function captureExists(session: ControlSession): Promise<boolean> {
   const [there] = await session.query("select pg_catalog.to_regclass('erserver.consumer')::text as name");
-  if (there?.["name"] == null) return undefined;
+  return there?.["name"] != null;
+}
+
+/** Undefined where schema `erserver` of the source, or the consumer in it, is not there, or has come from another database by a dump. */
+export async function readConsumer(session: ControlSession, pipeline: string): Promise<Consumer | undefined> {
+  if (!(await captureExists(session))) return undefined;
   const [row] = await session.query(
-    "select pg_catalog.to_json(tables)::text as tables, snapshot::text as snapshot from erserver.consumer where pipeline = $1",
+    `select pg_catalog.to_json(tables)::text as tables, snapshot::text as snapshot from erserver.consumer where pipeline = $1
+       and exists (select from erserver.capture_origin as o join pg_catalog.pg_control_system() as c on c.system_identifier::text = o.system
+         join pg_catalog.pg_database as d on d.oid = o.database and d.datname = pg_catalog.current_database())`,
     [pipeline],
   );
   if (row === undefined) return undefined;

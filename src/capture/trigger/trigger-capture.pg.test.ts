@@ -511,11 +511,11 @@ describe("trigger capture", () => {
     const writer = async (number: number): Promise<void> => {
       const session = await source.connect();
       await session.query("set deadlock_timeout = '20ms'");
-      for (let round = 0; round < 60; round++) {
+      for (let round = 0; round < 60 || sums.length < 10; round++) {
         const [from, to, id, amount] = [
           1 + random(200),
           1 + random(20),
-          1000 + number * 1000 + round,
+          1000 + number * 100_000 + round,
           random(50),
         ];
         const undone = random(5) === 0;
@@ -539,7 +539,6 @@ describe("trigger capture", () => {
     await Promise.all([0, 1, 2, 3].map((number) => writer(number)));
     await expectEqual(followed);
     expect(new Set(sums), `ERSERVER_TEST_SEED=${seed} repeats it`).toEqual(new Set([40_000]));
-    expect(sums.length).toBeGreaterThan(5);
   });
 });
 

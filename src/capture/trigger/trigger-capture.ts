@@ -32,8 +32,8 @@ export interface TriggerCaptureOptions {
   readonly toSnapshot: string | undefined;
   /** Throws when a table is not what the target was planned for; called with those that have changes, before they are delivered whole. */
   readonly requireUnchanged: (oids: readonly number[]) => Promise<void>;
-  /** The target has everything up to this sync, durably: the source may forget it. */
-  readonly onDurable: (snapshot: XidSnapshot) => void;
+  /** The target has all that this snapshot sees, durably: the source may forget it. `changes`: something came since the last call. */
+  readonly onDurable: (snapshot: XidSnapshot, changes: boolean) => void;
 }
 
 /** In place of a snapshot's name. */
@@ -42,6 +42,10 @@ export const HERE = "";
 /** How often an idle source is asked, in milliseconds, and how long it is left alone behind a sync. */
 const POLL_MS = 100;
 const BUSY_PAUSE_MS = 20;
+
+/** Looks that found nothing may take this share of the time: with thousands of tables they take long when others write to the source. */
+const IDLE_SHARE = 1 / 20;
+const LONGEST_PAUSE_MS = 5_000;
 
 /** Read-only, all of one snapshot. Changed rows are looked up by their keys: a plan that reads the whole table would cost the same for one row. */
 const beginAt = (
@@ -64,7 +68,7 @@ export class TriggerCapture implements AsyncDisposable {
   #tables: readonly TableBase[];
   #next: Lsn;
   /** What was seen at the end of each sync that is not known to be durable, by its number. */
-  readonly #snapshots = new Map<Lsn, XidSnapshot>();
+  readonly #snapshots = new Map<Lsn, { readonly snapshot: XidSnapshot; readonly changes: boolean }>();
   #last: XidSnapshot | undefined;
   #standing = false;
   /** Asked for by `holdAt`, and where it is, once the sync that goes there is delivered. */
@@ -93,17 +97,19 @@ export class TriggerCapture implements AsyncDisposable {
 
   /** What the target shows when it has everything before this number; undefined for one that no sync ends at. */
   snapshotAt(lsn: Lsn): string | undefined {
-    return this.#snapshots.get(lsn)?.text;
+    return this.#snapshots.get(lsn)?.snapshot.text;
   }
 
   acknowledge(_appliedLsn: Lsn, durableLsn: Lsn): void {
     let durable: XidSnapshot | undefined;
-    for (const [lsn, snapshot] of this.#snapshots) {
+    let some = false;
+    for (const [lsn, { snapshot, changes }] of this.#snapshots) {
       if (lsn > durableLsn) break;
       durable = snapshot;
+      some ||= changes;
       this.#snapshots.delete(lsn);
     }
-    if (durable !== undefined) this.#options.onDurable(durable);
+    if (durable !== undefined) this.#options.onDurable(durable, some);
   }
 
   /** Goes on to where the source is by an exported snapshot, or stays `HERE`, and goes no further before it is called with undefined. */
@@ -134,8 +140,10 @@ export class TriggerCapture implements AsyncDisposable {
     while (!signal.aborted) {
       if (this.#hold?.snapshotName === HERE) this.#hold.lsn = this.#next;
       const mayGoOn = !this.#standing && this.#hold?.lsn === undefined;
+      const startMs = performance.now();
       const busy = mayGoOn && (await this.#sync());
-      await this.#pause(busy ? BUSY_PAUSE_MS : POLL_MS);
+      const idleMs = Math.min((performance.now() - startMs) / IDLE_SHARE, LONGEST_PAUSE_MS);
+      await this.#pause(busy ? BUSY_PAUSE_MS : Math.max(POLL_MS, idleMs));
     }
   }
 
@@ -159,10 +167,10 @@ export class TriggerCapture implements AsyncDisposable {
       sink.begin(transaction);
       await this.#deliver(changed);
       await this.#options.requireUnchanged(changed.map(({ table }) => table.relation.id));
-      this.#passed(endLsn, snapshot);
+      this.#passed(endLsn, snapshot, true);
       sink.commit(transaction);
     } else {
-      if (!unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot);
+      if (!unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot, false);
     }
     // Also behind changes: somebody may wait for the end of the first sync.
     sink.idle(this.#next);
@@ -171,10 +179,10 @@ export class TriggerCapture implements AsyncDisposable {
     return changed.length > 0;
   }
 
-  #passed(lsn: Lsn, snapshot: XidSnapshot): void {
+  #passed(lsn: Lsn, snapshot: XidSnapshot, changes: boolean): void {
     this.#next = lsn;
     this.#last = snapshot;
-    this.#snapshots.set(lsn, snapshot);
+    this.#snapshots.set(lsn, { snapshot, changes });
     this.#tables = this.#tables.map(({ table }) => ({ table, base: snapshot }));
   }
 

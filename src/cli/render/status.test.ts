@@ -53,8 +53,8 @@ const tokyo: TargetStatus = {
 test("there is a line for each target, and below what somebody should know, each thing once", () => {
   expect(renderStatus([london, tokyo], now, PLAIN).split("\n")).toEqual([
     "target  state               for   lag  behind   position  transactions   rows  retained",
-    "london  streaming         5 min  0 ms     0 B  0/15A3F40         1,234  5,678         16 kB",
-    "tokyo   offline (target)  5 min     -       -          -             0      0             -",
+    "london  streaming         5 min  0 ms     0 B  0/15A3F40         1,234  5,678     16 kB",
+    "tokyo   offline (target)  5 min     -       -          -             0      0         -",
     "",
     "tokyo: ERS-201  r@h:1/d: no answer",
     "  → Start it.",

@@ -15,6 +15,8 @@ export interface CaptureStart {
   /** What the target has. */
   readonly progress: Progress;
   readonly states: readonly TableState[];
+  /** No table's copy is of a later position. */
+  readonly newestCopyLsn: Lsn;
   readonly sink: ChangeSink;
   /** Values are to come in binary form. */
   readonly binary: boolean;
@@ -30,7 +32,7 @@ export interface Capture extends AsyncDisposable {
   readonly failed: Promise<never>;
   readonly gear: Gear;
   /** Whether the target stands still for as long as somebody likes. */
-  standing: boolean;
+  set standing(standing: boolean);
   /** What the target has applied, and made durable; told to the source soon, or at once with `now`. */
   acknowledge(appliedLsn: Lsn, durableLsn: Lsn, now?: boolean): void;
   /**

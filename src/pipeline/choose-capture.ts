@@ -16,6 +16,7 @@ interface Choice {
 
 /**
  * What a pipeline has begun with it stays with. Else it is as the configuration says, or, with `auto`, the WAL where it can be had.
+ * Throws ERS-301 or ERS-302 where it must be the WAL and cannot.
  */
 export async function chooseCapture(
   context: PipelineContext,
@@ -24,19 +25,22 @@ export async function chooseCapture(
 ): Promise<Choice> {
   const { config, target } = context;
   const wanted = config.capture;
-  if (known !== undefined) {
-    if (wanted !== "auto" && wanted !== known.capture)
-      throw captureChanged(target.name, known.capture, wanted);
-    return { capture: known.capture };
-  }
-  if (wanted !== "auto") return { capture: wanted };
+  if (known !== undefined && wanted !== "auto" && wanted !== known.capture)
+    throw captureChanged(target.name, known.capture, wanted);
+  const decided = known?.capture ?? (wanted === "auto" ? undefined : wanted);
+  if (decided === "trigger") return { capture: decided };
   try {
     requireWalLevel(facts, describeConninfo(config.source));
     // A managed host lets roles replicate that the catalogue does not mark so.
     if (!facts.mayReplicate) await (await connectReplication(context)).end();
     return { capture: "wal" };
   } catch (error) {
-    if (!(error instanceof ErserverError) || !["ERS-301", "ERS-302"].includes(error.code)) throw error;
+    if (
+      decided === "wal" ||
+      !(error instanceof ErserverError) ||
+      !["ERS-301", "ERS-302"].includes(error.code)
+    )
+      throw error;
     const { message, remedy } = error;
     return {
       capture: "trigger",

@@ -95,6 +95,7 @@ export async function follow(
   await using capture = await open.changes.start({
     progress,
     states,
+    newestCopyLsn: planner.copies.newestLsn,
     sink: transport,
     binary,
     toSnapshot: options.toSnapshot,

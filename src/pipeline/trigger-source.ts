@@ -2,7 +2,6 @@ import {
   type CapturedTable,
   captureTables,
   forgetIfRestored,
-  recordAllRows,
   type Relation,
   type TableToCapture,
 } from "../capture/trigger/captured-tables.ts";
@@ -15,13 +14,14 @@ import { parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { plural } from "../observability/figures.ts";
-import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, PARTITION_TREES, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { type Constraints, readConstraints } from "../postgres/constraints.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { slotTaken } from "../postgres/slots.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import type { Progress, TableState } from "../store/pipeline-store.ts";
 import { migrate } from "../store/migrate.ts";
+import { quoteIdent } from "../quote/ident.ts";
 import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change-source.ts";
 import { sessionOptions } from "./context.ts";
 import { relationOf } from "./relation-of.ts";
@@ -62,7 +62,6 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
       const captured = await captureTables(source, wanted);
       const followed = selection.tables.filter(isCopied);
       requireRecorded(input, followed, captured, consumer);
-      for (const table of captured) for (const part of table.joined) await recordAllRows(source, table, part);
       await registerConsumer(
         source,
         slot,
@@ -95,15 +94,18 @@ function requireRecorded(
 }
 
 /** The relations that statements may name, for each table. */
-async function tablesToCapture({ source, selection }: SourceInput): Promise<TableToCapture[]> {
-  const rows = await source.query<Record<"root" | "oid" | "schema" | "name" | "kind", string>>(
-    `with recursive tree(root, oid) as (
-        select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
-        select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
-     select tree.root::text, c.oid::text, n.nspname as schema, c.relname as name, c.relkind::text as kind
+async function tablesToCapture({ source, sourceFacts, selection }: SourceInput): Promise<TableToCapture[]> {
+  const rows = await source.query<Record<"root" | "oid" | "schema" | "name" | "kind" | "readable", string>>(
+    `with recursive ${PARTITION_TREES}
+     select tree.root::text, c.oid::text, n.nspname as schema, c.relname as name, c.relkind::text as kind,
+       (pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_schema_privilege(n.oid, 'USAGE'))::text as readable
      from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')`,
     [selection.tables.map(({ source: { oid } }) => oid)],
   );
+  const hidden = rows.filter(
+    ({ root, oid, kind, readable }) => root !== oid && kind === "r" && readable === "false",
+  );
+  if (hidden.length > 0) throw leavesHidden(hidden, sourceFacts.user);
   return selection.tables.map(({ source: table }) => {
     const parts = rows
       .filter(({ root, oid }) => Number(root) === table.oid && oid !== root)
@@ -119,6 +121,17 @@ async function tablesToCapture({ source, selection }: SourceInput): Promise<Tabl
       relations: [{ oid, schema, name, role: table.partitioned ? "root" : "table" }, ...parts],
       key: table.identityColumns,
     };
+  });
+}
+
+/** TRUNCATE of a partition has its keys read by the trigger, with our privileges: without them the statement would fail. */
+function leavesHidden(leaves: readonly { schema: string; name: string }[], user: string): ErserverError {
+  const labels = leaves.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  const schemas = [...new Set(leaves.map(({ schema }) => quoteIdent(schema)))].join(", ");
+  const role = quoteIdent(user);
+  return new ErserverError("ERS-304", `role ${role} may not read partitions of the source: ${labels}`, {
+    subject: labels,
+    remedy: `Run on the source as the tables' owner: GRANT USAGE ON SCHEMA ${schemas} TO ${role}; GRANT SELECT ON ${labels} TO ${role};`,
   });
 }
 
@@ -246,7 +259,9 @@ class TriggerSource implements ChangeSource {
     const exact = keys.every(
       ({ baseTypeOid, name }) => EXACT_TYPES.has(baseTypeOid) && !looselyCompared.includes(name),
     );
-    const rewrites = (unique.length > 1 || !exact) && !own;
+    const keyNames = JSON.stringify(keys.map(({ name }) => name).toSorted());
+    const others = unique.some((names) => JSON.stringify(names?.toSorted()) !== keyNames);
+    const rewrites = (others || !exact) && !own;
     return { id, key, relation, partitioned: table.source.partitioned, rewrites };
   }
 
@@ -288,9 +303,7 @@ function baseOf(state: TableState | undefined, progress: Progress): XidSnapshot 
 /** What a table is called, its columns, its partitions, and how many triggers of ours are there and fire: of each a text that changes with it. */
 async function readShapes({ source }: SourceInput, oids: readonly number[]): Promise<Map<number, string>> {
   const rows = await source.query<{ root: string; shape: string }>(
-    `with recursive tree(root, oid) as (
-        select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
-        select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
+    `with recursive ${PARTITION_TREES}
      select tree.root::text, pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', c.oid, n.nspname, c.relname, a.columns, g.triggers), ';' order by c.oid)) as shape
      from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
        cross join lateral (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', attnum, attname, atttypid, atttypmod), ',' order by attnum) as columns

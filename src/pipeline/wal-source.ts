@@ -1,5 +1,5 @@
 import { type Gear, WalCapture } from "../capture/wal/wal-capture.ts";
-import { formatLsn, type Lsn, maxLsn, ZERO_LSN } from "../change/lsn.ts";
+import { formatLsn, type Lsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import {
@@ -8,7 +8,7 @@ import {
   publicationFingerprint,
   publicationNames,
 } from "../postgres/publications.ts";
-import { requireWalLevel, type SourceFacts } from "../postgres/server-facts.ts";
+import type { SourceFacts } from "../postgres/server-facts.ts";
 import {
   abandonSlot,
   createSlot,
@@ -36,9 +36,6 @@ import { publishedFor, requireSameTables } from "./table-states.ts";
 export async function prepareWal(input: SourceInput): Promise<PreparedSource> {
   const { context, source, sourceFacts, slot, selection, known, progress, copied } = input;
   const { config } = context;
-  requireWalLevel(sourceFacts, describeConninfo(config.source));
-  // A managed host lets roles replicate that the catalogue does not mark so.
-  if (!sourceFacts.mayReplicate) await (await connectReplication(context)).end();
   const existing = await readSlot(source, sourceFacts.version, slot);
   if (known === undefined && existing !== undefined)
     throw slotTaken(
@@ -120,7 +117,7 @@ class WalSource implements ChangeSource {
     }
   }
 
-  async start({ progress, states, sink, binary, onGear }: CaptureStart): Promise<Capture> {
+  async start({ progress, newestCopyLsn, sink, binary, onGear }: CaptureStart): Promise<Capture> {
     const { context, source, sourceFacts, slot } = this.#input;
     const { config, log } = context;
     const { source: ownBackends } = context.ownBackends;
@@ -143,7 +140,6 @@ class WalSource implements ChangeSource {
       }
       onGear();
     };
-    const newestCopyLsn = states.map(({ copyLsn = ZERO_LSN }) => copyLsn).reduce(maxLsn, ZERO_LSN);
     const names = publicationNames(slot);
     return WalCapture.start({
       connect: {

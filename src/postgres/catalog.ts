@@ -211,15 +211,18 @@ export function tablesByKey(tables: readonly CatalogTable[]): Map<string, Catalo
   return new Map(tables.map((table) => [tableKey(table.schema, table.name), table]));
 }
 
+/** For `with recursive`: the tables of parameter $1, by OID, each as the root of itself and all its partitions. */
+export const PARTITION_TREES = `tree(root, oid) as (
+    select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
+    select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)`;
+
 /** Bytes of the heap and its TOAST, of all partitions, by OID. Waits for whoever has a table locked for himself. */
 export async function readTableSizes(
   session: ControlSession,
   oids: readonly number[],
 ): Promise<Map<number, number>> {
   const rows = await session.query<{ oid: string; bytes: string }>(
-    `with recursive tree(root, oid) as (
-        select t.oid, t.oid from pg_catalog.unnest($1::oid[]) as t(oid) union all
-        select tree.root, i.inhrelid from tree join pg_catalog.pg_class p on p.oid = tree.oid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = p.oid)
+    `with recursive ${PARTITION_TREES}
      select root as oid, coalesce(sum(pg_catalog.pg_table_size(oid)), 0)::bigint as bytes from tree group by root`,
     [oids],
   );

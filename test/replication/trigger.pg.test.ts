@@ -242,6 +242,40 @@ describe("replication by triggers", () => {
     await replication.expectEqual();
   });
 
+  test.skipIf(testMajor("source") < 11)(
+    "a partition that the role may not read is named: TRUNCATE of it would fail for whoever runs it",
+    async () => {
+      await using source = await freshDatabase(sharedCluster("source"));
+      await using target = await freshDatabase(sharedCluster("target"));
+      const schema =
+        "create table p (id int primary key) partition by range (id); create table p1 partition of p for values from (0) to (100)";
+      for (const database of [source, target]) await database.query(schema);
+      const role = `leaf_${process.pid}_${Date.now()}`;
+      await source.query(
+        `create role ${role} login; grant create on database "${source.name}" to ${role}; grant select, trigger on p to ${role}; grant trigger on p1 to ${role}; insert into p values (1)`,
+      );
+      const config = testConfig(
+        source.server.url(source.name, role),
+        { [source.name]: target.url },
+        TRIGGERS,
+      );
+      await expect(runPipeline(config, source.name).finished).rejects.toMatchObject({
+        code: "ERS-304",
+        subject: "public.p1",
+        remedy: expect.stringContaining(`GRANT SELECT ON public.p1 TO "${role}"`),
+      });
+      await source.query(`truncate p1; insert into p values (2); grant select on p1 to ${role}`);
+      {
+        await using running = runPipeline(config, source.name);
+        await caughtUp(source, running);
+        await source.query("truncate p1; insert into p values (3)");
+        await caughtUp(source, running);
+      }
+      await expectEqualTables(source.url, target.url);
+      await source.query(`drop owned by ${role} cascade; drop role ${role}`);
+    },
+  );
+
   test("a table without a key is refused by name, or replaced whole with all else (T6)", async () => {
     const schema = "create table t (id int primary key); create table bag (v text)";
     await using refused = await startReplication({

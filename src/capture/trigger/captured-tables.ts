@@ -46,8 +46,7 @@ export interface CapturedTable {
   readonly id: number;
   readonly oid: number;
   readonly key: readonly KeyColumn[];
-  readonly columns: readonly string[] | null;
-  /** Partitions that have joined since the table began to be recorded. */
+  /** Partitions that have joined since the table began to be recorded, all of whose rows are recorded as changed now. */
   readonly joined: readonly Relation[];
 }
 
@@ -82,13 +81,17 @@ export async function captureTables(
   for (const { wish, spec, known } of specs) {
     for (const relation of await untriggered(session, spec.id, wish.relations))
       await installTriggers(session, spec.id, relation);
-    captured.push({
-      id: spec.id,
-      oid: wish.table.oid,
-      key: spec.key,
-      columns: spec.columns,
-      joined: known === undefined ? [] : wish.relations.filter(({ oid }) => !known.relations.includes(oid)),
-    });
+    const joined =
+      known === undefined ? [] : wish.relations.filter(({ oid }) => !known.relations.includes(oid));
+    const { id, key } = spec;
+    for (const relation of joined) await recordAllRows(session, spec, relation);
+    // Not before: whoever is stopped in between records them again.
+    if (joined.length > 0)
+      await session.query("update erserver.captured_table set relations = $2 where id = $1", [
+        id,
+        wish.relations.map(({ oid }) => oid),
+      ]);
+    captured.push({ id, oid: wish.table.oid, key, joined });
   }
   return captured;
 }
@@ -117,7 +120,7 @@ async function register(session: ControlSession, wish: TableToCapture): Promise<
     `insert into erserver.captured_table as known (id, relation, schema_name, table_name, key, attributes, relations, columns, registered, definition)
        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
      on conflict (relation) do update set schema_name = excluded.schema_name, table_name = excluded.table_name, key = excluded.key,
-       relations = excluded.relations, columns = excluded.columns, registered = known.registered or excluded.registered, definition = excluded.definition`,
+       columns = excluded.columns, registered = known.registered or excluded.registered, definition = excluded.definition`,
     [
       id,
       table.oid,
@@ -242,17 +245,17 @@ async function releaseTable(session: ControlSession, id: number): Promise<void> 
 
 /**
  * Forgets everything in a database that a dump, or a copy of the database, has brought it to: the transaction numbers are of another
- * cluster, and the tables are others. True when it did.
+ * cluster, and the tables are others.
  */
-export async function forgetIfRestored(session: ControlSession): Promise<boolean> {
-  return oneAtATime(session, async () => {
+export async function forgetIfRestored(session: ControlSession): Promise<void> {
+  await oneAtATime(session, async () => {
     const [row] = await session.query(
       `select here.system, here.database::text, (o.system is not null)::text as known, (o.system = here.system and o.database = here.database)::text as same
        from (select c.system_identifier::text as system, d.oid as database from pg_catalog.pg_control_system() as c
            join pg_catalog.pg_database as d on d.datname = pg_catalog.current_database()) as here
          left join erserver.capture_origin as o on true`,
     );
-    if (row?.["same"] === "true") return false;
+    if (row?.["same"] === "true") return;
     if (row?.["known"] === "true") {
       const tables = await session.query<{ id: string }>("select id::text from erserver.captured_table");
       for (const { id } of tables) await releaseTable(session, Number(id));
@@ -262,7 +265,6 @@ export async function forgetIfRestored(session: ControlSession): Promise<boolean
       row?.["system"],
       row?.["database"],
     ]);
-    return row?.["known"] === "true";
   });
 }
 
@@ -276,8 +278,8 @@ export async function releaseUnwanted(session: ControlSession): Promise<number> 
 }
 
 /**
- * Removes all that trigger capture has in schema `erserver`, and the schema when nothing else is in it, once no table is recorded and
- * no target known; true when it did.
+ * Removes all that trigger capture has in schema `erserver`, which itself stays, once no table is recorded and no target known; true
+ * when it did.
  */
 export async function dropCaptureIfUnused(session: ControlSession): Promise<boolean> {
   const used = await session.query(

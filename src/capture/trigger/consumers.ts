@@ -1,11 +1,10 @@
 import type { ControlSession } from "../../postgres/connect.ts";
-import { notSeenBy, parseSnapshot, type XidSnapshot } from "./snapshot.ts";
+import { notSeenBy, type XidSnapshot } from "./snapshot.ts";
 
 /** A target, as the source knows it. */
 export interface Consumer {
   /** Numbers of its tables in erserver.captured_table. */
   readonly tables: readonly number[];
-  readonly snapshot: XidSnapshot;
 }
 
 /** Whether the source has anything of trigger capture. */
@@ -18,16 +17,13 @@ export async function captureExists(session: ControlSession): Promise<boolean> {
 export async function readConsumer(session: ControlSession, pipeline: string): Promise<Consumer | undefined> {
   if (!(await captureExists(session))) return undefined;
   const [row] = await session.query(
-    `select pg_catalog.to_json(tables)::text as tables, snapshot::text as snapshot from erserver.consumer where pipeline = $1
+    `select pg_catalog.to_json(tables)::text as tables from erserver.consumer where pipeline = $1
        and exists (select from erserver.capture_origin as o join pg_catalog.pg_control_system() as c on c.system_identifier::text = o.system
          join pg_catalog.pg_database as d on d.oid = o.database and d.datname = pg_catalog.current_database())`,
     [pipeline],
   );
   if (row === undefined) return undefined;
-  return {
-    tables: JSON.parse(row["tables"] ?? "[]") as number[],
-    snapshot: parseSnapshot(row["snapshot"] ?? ""),
-  };
+  return { tables: JSON.parse(row["tables"] ?? "[]") as number[] };
 }
 
 /** Has the source keep, for this target, what happens to these tables from now on. */

@@ -15,8 +15,6 @@ interface Bounds {
   readonly in_progress: string;
 }
 
-const NOTHING = { rows: 0, all: true };
-
 /**
  * Removes from the logs what every target that wants the table has: what all their snapshots see. Of a table that no
  * target wants all is removed.
@@ -30,8 +28,8 @@ export class LogCleaner {
     this.#session = session;
   }
 
-  /** One round over the logs of these tables; returns the rows removed. */
-  async clean(tables: readonly number[]): Promise<number> {
+  /** One round over the logs of these tables. */
+  async clean(tables: readonly number[]): Promise<void> {
     const bounds = await this.#session.query<Bounds>(
       `select t.id::text, coalesce(pg_catalog.min(pg_catalog.txid_snapshot_xmin(c.snapshot)), now.xmin)::text as xmin,
          coalesce(pg_catalog.min(pg_catalog.txid_snapshot_xmax(c.snapshot)), now.xmin)::text as xmax,
@@ -42,31 +40,29 @@ export class LogCleaner {
        group by t.id, now.xmin`,
       [tables],
     );
-    let removed = 0;
     for (const { id, log, xmin, xmax, in_progress: inProgress } of bounds) {
       const from = this.#cleanBelow.get(Number(id)) ?? 0n;
       if (BigInt(xmax) <= from) continue;
       const kept = inProgress === "" ? "" : ` and xid not in (${inProgress})`;
       const condition = `xid >= ${from} and xid < ${xmax}${kept}`;
-      const logged = log === null ? NOTHING : await this.#bite(log, condition);
-      const replaced = await this.#bite("erserver.replacement", `captured_table = ${id} and ${condition}`);
-      removed += logged.rows + replaced.rows;
-      if (logged.all && replaced.all) this.#cleanBelow.set(Number(id), BigInt(xmin));
+      const logged = log === null || (await this.#removeAll(log, condition));
+      const replaced = await this.#removeAll(
+        "erserver.replacement",
+        `captured_table = ${id} and ${condition}`,
+      );
+      if (logged && replaced) this.#cleanBelow.set(Number(id), BigInt(xmin));
     }
-    return removed;
   }
 
-  async #bite(table: string, condition: string): Promise<{ rows: number; all: boolean }> {
-    let rows = 0;
+  /** False when there was more than is removed in one round. */
+  async #removeAll(table: string, condition: string): Promise<boolean> {
     for (let bite = 0; bite < MOST_BITES; bite++) {
       const [row] = await this.#session.query(
         `with gone as (delete from ${table} where ctid = any (array(select ctid from ${table} where ${condition} limit ${BITE_ROWS})) returning 1)
          select count(*)::text as rows from gone`,
       );
-      const some = Number(row?.["rows"]);
-      rows += some;
-      if (some < BITE_ROWS) return { rows, all: true };
+      if (Number(row?.["rows"]) < BITE_ROWS) return true;
     }
-    return { rows, all: false };
+    return false;
   }
 }

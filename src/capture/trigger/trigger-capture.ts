@@ -70,7 +70,8 @@ export class TriggerCapture implements AsyncDisposable {
   /** What was seen at the end of each sync that is not known to be durable, by its number. */
   readonly #snapshots = new Map<Lsn, { readonly snapshot: XidSnapshot; readonly changes: boolean }>();
   #last: XidSnapshot | undefined;
-  #standing = false;
+  /** Whether the target stands still: nothing is read for it meanwhile. */
+  standing = false;
   /** Asked for by `holdAt`, and where it is, once the sync that goes there is delivered. */
   #hold: { readonly snapshotName: string; lsn?: Lsn } | undefined;
 
@@ -119,15 +120,6 @@ export class TriggerCapture implements AsyncDisposable {
     return this.#hold?.lsn;
   }
 
-  /** Whether the target stands still: nothing is read for it meanwhile. */
-  get standing(): boolean {
-    return this.#standing;
-  }
-
-  set standing(standing: boolean) {
-    this.#standing = standing;
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
     // In the middle of a sync nothing of it has been committed on the target.
@@ -139,16 +131,12 @@ export class TriggerCapture implements AsyncDisposable {
     const { signal } = this.#ending;
     while (!signal.aborted) {
       if (this.#hold?.snapshotName === HERE) this.#hold.lsn = this.#next;
-      const mayGoOn = !this.#standing && this.#hold?.lsn === undefined;
+      const mayGoOn = !this.standing && this.#hold?.lsn === undefined;
       const startMs = performance.now();
       const busy = mayGoOn && (await this.#sync());
       const idleMs = Math.min((performance.now() - startMs) / IDLE_SHARE, LONGEST_PAUSE_MS);
-      await this.#pause(busy ? BUSY_PAUSE_MS : Math.max(POLL_MS, idleMs));
+      await sleep(busy ? BUSY_PAUSE_MS : Math.max(POLL_MS, idleMs), undefined, { signal }).catch(() => {});
     }
-  }
-
-  async #pause(ms: number): Promise<void> {
-    await sleep(ms, undefined, { signal: this.#ending.signal }).catch(() => {});
   }
 
   /** False when there was nothing. */
@@ -169,9 +157,7 @@ export class TriggerCapture implements AsyncDisposable {
       await this.#options.requireUnchanged(changed.map(({ table }) => table.relation.id));
       this.#passed(endLsn, snapshot, true);
       sink.commit(transaction);
-    } else {
-      if (!unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot, false);
-    }
+    } else if (!unchanged) this.#passed((this.#next + 1n) as Lsn, snapshot, false);
     // Also behind changes: somebody may wait for the end of the first sync.
     sink.idle(this.#next);
     if (hold !== undefined) hold.lsn = this.#next;

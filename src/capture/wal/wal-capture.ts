@@ -97,10 +97,6 @@ export class WalCapture implements AsyncDisposable {
   }
 
   /** Whether the target stands still for as long as somebody likes: a bite would hold a snapshot of the source all the while. */
-  get standing(): boolean {
-    return this.#standing;
-  }
-
   set standing(standing: boolean) {
     this.#standing = standing;
     if (standing) this.#bulk?.reader.leave();

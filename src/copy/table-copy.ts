@@ -10,6 +10,7 @@ import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
+import { createStaging, mergeStaging, STAGING } from "./reconcile.ts";
 import { lockUnchanged } from "./snapshot-reader.ts";
 
 export interface TableCopy {
@@ -29,6 +30,8 @@ export interface TableCopy {
   readonly copySnapshot: string | undefined;
   /** Values may travel in PostgreSQL's binary form. */
   readonly binary: boolean;
+  /** The target table has rows: they are made equal to the source's, and those that are equal are left alone. */
+  readonly reconcile: boolean;
   /** Called now and then with the bytes relayed since the last call. */
   readonly onBytes: (bytes: number) => void;
 }
@@ -73,8 +76,18 @@ export async function copyTable(copy: TableCopy): Promise<number | undefined> {
   }
 }
 
-async function relay({ source, target, table, targetTable, binary, onBytes }: TableCopy): Promise<number> {
+async function relay({
+  source,
+  target,
+  table,
+  targetTable,
+  binary,
+  reconcile,
+  onBytes,
+}: TableCopy): Promise<number> {
   const columns = copiedColumns(table, targetTable);
+  const key = table.source.identityColumns;
+  if (reconcile) await target.query(createStaging(targetTable, columns));
   const names = columns.map(quoteIdent).join(", ");
   const format = `(format ${binary ? copyFormat(table, columns) : "text"})`;
   const from = quoteQualified(table.source.schema, table.source.name);
@@ -83,7 +96,7 @@ async function relay({ source, target, table, targetTable, binary, onBytes }: Ta
   // A table may have no columns at all, but not a list of none.
   const list = columns.length === 0 ? "" : ` (${names})`;
   const copyIn = await target.copyIn(
-    `copy ${quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
+    `copy ${reconcile ? STAGING : quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
   );
   for await (const frames of source.copyOut(
     `copy (select ${names} from ${only}${from}${where}) to stdout ${format}`,
@@ -91,7 +104,9 @@ async function relay({ source, target, table, targetTable, binary, onBytes }: Ta
     await copyIn.writeFrames(frames);
     onBytes(frames.length);
   }
-  return copyIn.done();
+  const rows = await copyIn.done();
+  if (reconcile) for (const sql of mergeStaging(targetTable, columns, key)) await target.query(sql);
+  return rows;
 }
 
 type Side = "source" | "target";

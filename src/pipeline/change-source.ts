@@ -22,6 +22,8 @@ export interface CaptureStart {
   readonly binary: boolean;
   /** The first changes are those up to this exported snapshot. */
   readonly toSnapshot?: string | undefined;
+  /** With trigger capture, of the source's tables, by `tableKey`: of the others nothing is read, and nothing lost. Undefined is all. */
+  readonly only?: ReadonlySet<string> | undefined;
   /** The way of reading has changed. */
   readonly onGear: () => void;
 }
@@ -35,6 +37,8 @@ export interface Capture extends AsyncDisposable {
   set standing(standing: boolean);
   /** What the target has applied, and made durable; told to the source soon, or at once with `now`. */
   acknowledge(appliedLsn: Lsn, durableLsn: Lsn, now?: boolean): void;
+  /** Before a clean end: the source hears of it, whatever it costs. */
+  settle(appliedLsn: Lsn, durableLsn: Lsn): Promise<void>;
   /**
    * Goes on to where the source is by an exported snapshot, or with `HERE` stays where it is, and goes no further before it is called
    * with undefined; returns the position there once it is known. Only where positions are not the WAL's: those the sink holds.

@@ -25,6 +25,8 @@ export interface CopyProgress {
 export interface CopyPlan {
   /** Labels of target tables whose rows are to be compared instead of copied. */
   readonly occupied: ReadonlySet<string>;
+  /** Their rows are made equal to the source's where they differ. */
+  readonly reconcile: boolean;
   readonly snapshot: ExportedSnapshot;
   /** Proof that this copy is the one that was claimed last. */
   readonly token: string;
@@ -131,11 +133,9 @@ export class CopyJobs {
   }
 
   async #fill(source: WireConnection, target: WireConnection, table: ReplicatedTable): Promise<void> {
-    const { occupied, token, snapshot } = this.#plan;
-    if (occupied.has(tableLabel(table.target.schema, table.target.name))) {
-      await this.#adopt(source, target, table);
-      return;
-    }
+    const { occupied, reconcile, token, snapshot } = this.#plan;
+    const hasRows = occupied.has(tableLabel(table.target.schema, table.target.name));
+    if (hasRows && (await this.#adopt(source, target, table))) return;
     const rows = await copyTable({
       source,
       target,
@@ -147,17 +147,18 @@ export class CopyJobs {
       copyLsn: snapshot.consistentPoint,
       copySnapshot: snapshot.xids,
       binary: this.#context.config.binary !== "off",
+      reconcile: hasRows && reconcile,
       onBytes: (bytes) => this.#advance({ bytesDone: this.#progress.bytesDone + bytes }),
     });
     if (rows === undefined) this.#changed.push(table);
     else this.#advance({ rowsDone: this.#progress.rowsDone + rows });
   }
 
-  /** Accepts what the target table has when it equals the snapshot. */
-  async #adopt(source: WireConnection, target: WireConnection, table: ReplicatedTable): Promise<void> {
+  /** Accepts what the target table has when it equals the snapshot; false when it does not, and is to be made so. */
+  async #adopt(source: WireConnection, target: WireConnection, table: ReplicatedTable): Promise<boolean> {
     if (!(await lockUnchanged(source, this.#catalogues.source, table.source))) {
       this.#changed.push(table);
-      return;
+      return true;
     }
     const targetTable = this.#targetTableOf(table);
     const names = copiedColumns(table, targetTable);
@@ -168,9 +169,10 @@ export class CopyJobs {
     ]);
     if (await isRewritten(source, table.source.oid)) {
       this.#changed.push(table);
-      return;
+      return true;
     }
     if (!sameHash(wanted, found)) {
+      if (this.#plan.reconcile) return false;
       const label = tableLabel(targetTable.schema, targetTable.name);
       throw new ErserverError(
         "ERS-405",
@@ -190,6 +192,7 @@ export class CopyJobs {
       copySnapshot: snapshot.xids,
     };
     await recordCopy(target, record, found.rows);
+    return true;
   }
 
   #advance(change: Partial<CopyProgress>): void {

@@ -9,9 +9,14 @@ import { CopyJobs, type CopyProgress } from "./copy-jobs.ts";
 import type { OpenPipeline } from "./open-pipeline.ts";
 import { copiedTables } from "./table-states.ts";
 
+/** Rows that are there before the first copy: refused; accepted when they equal the source's; made equal to them. */
+export type WhenOccupied = "refuse" | "adopt" | "reconcile";
+
 export interface FirstCopyOptions {
-  /** Accept tables that have rows already when they equal the source's. */
-  readonly adopt: boolean;
+  /** What to do about tables that have rows already. */
+  readonly occupied: WhenOccupied;
+  /** Only these of the source's tables, by `tableKey`; undefined is all. */
+  readonly only?: ReadonlySet<string> | undefined;
   readonly signal: AbortSignal;
   /** Called once, when there is something to copy and before it begins. */
   readonly onStart: () => Promise<void>;
@@ -24,9 +29,15 @@ export async function occupiedProblem(open: OpenPipeline): Promise<ErserverError
   return occupied.length === 0 ? undefined : notEmpty(occupied);
 }
 
-async function pendingTables(open: OpenPipeline): Promise<ReplicatedTable[]> {
+async function pendingTables(
+  open: OpenPipeline,
+  only?: ReadonlySet<string>,
+): Promise<ReplicatedTable[]> {
   const copied = copiedTables(await open.store.tableStates());
-  return open.selection.tables.filter(({ source }) => !copied.has(tableKey(source.schema, source.name)));
+  return open.selection.tables.filter(({ source }) => {
+    const key = tableKey(source.schema, source.name);
+    return !copied.has(key) && only?.has(key) !== false;
+  });
 }
 
 /**
@@ -39,10 +50,10 @@ export async function firstCopy(
   open: OpenPipeline,
   options: FirstCopyOptions,
 ): Promise<void> {
-  const pending = await pendingTables(open);
+  const pending = await pendingTables(open, options.only);
   if (pending.length === 0) return;
   const occupied = await occupiedTables(open, pending);
-  if (occupied.length > 0 && !options.adopt) throw notEmpty(occupied);
+  if (occupied.length > 0 && options.occupied === "refuse") throw notEmpty(occupied);
 
   await options.onStart();
   const waves = await wavesOf(open, pending);
@@ -51,7 +62,8 @@ export async function firstCopy(
     const token = randomUUID();
     for (const table of pending) await open.store.claimCopy(table.source, token);
     const { signal, onProgress } = options;
-    const plan = { occupied: new Set(occupied), snapshot, token, signal, onProgress };
+    const reconcile = options.occupied === "reconcile";
+    const plan = { occupied: new Set(occupied), reconcile, snapshot, token, signal, onProgress };
     await new CopyJobs(context, open, plan).run(waves);
   } finally {
     await holder.end();

@@ -27,6 +27,8 @@ export interface FollowOptions {
   /** With trigger capture: where that sync goes, if not to now. */
   readonly toSnapshot: string | undefined;
   /** The target has everything before `appliedLsn`; `transactions` and `rows` more than at the last call. */
+  /** With trigger capture: only these of the source's tables, by `tableKey`. */
+  readonly only?: ReadonlySet<string> | undefined;
   readonly onApplied: (applied: Pick<Applied, "sourceLsn" | "transactions" | "rows">) => void;
   /** Called with every change of the flow's state. */
   readonly onState: (state: FlowState) => void;
@@ -99,6 +101,7 @@ export async function follow(
     sink: transport,
     binary,
     toSnapshot: options.toSnapshot,
+    only: options.only,
     onGear: () => flow?.gearChanged(),
   });
   await using applier = new Applier({
@@ -353,7 +356,7 @@ class Flow {
       this.#tracker.flushed(await applier.flushedLsn());
       if (this.#tracker.waiting) await new Promise((resolve) => setTimeout(resolve, 50));
     }
-    capture.acknowledge(this.#appliedLsn, this.#tracker.durableLsn, true);
+    await capture.settle(this.#appliedLsn, this.#tracker.durableLsn);
   }
 
   gearChanged(): void {

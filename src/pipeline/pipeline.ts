@@ -8,7 +8,7 @@ import type { PipelineState, StoredError } from "../store/pipeline-store.ts";
 import { Beacon } from "./beacon.ts";
 import type { CopyProgress } from "./copy-jobs.ts";
 import { recordFailure, sideOf, storedError } from "./failure-record.ts";
-import { firstCopy } from "./first-copy.ts";
+import { firstCopy, type WhenOccupied } from "./first-copy.ts";
 import { follow } from "./follow.ts";
 import type { Problem } from "./limits.ts";
 import { contextOf, type PipelineContext } from "./context.ts";
@@ -33,8 +33,10 @@ export interface PipelineOptions {
   readonly config: Config;
   readonly target: TargetConfig;
   readonly log: Logger;
-  /** Accept target tables that have rows when they equal the source's. */
-  readonly adopt?: boolean;
+  /** What to do about target tables that have rows before the first copy; by default they are refused. */
+  readonly occupied?: WhenOccupied;
+  /** With trigger capture: only these of the source's tables, by `tableKey`; what happens to the others meanwhile comes when they are asked for again. */
+  readonly only?: ReadonlySet<string> | undefined;
   /** End when the target has everything that commits before it. */
   readonly untilLsn?: Lsn;
   /** With trigger capture: the first changes are those up to this exported snapshot. */
@@ -136,9 +138,10 @@ export class Pipeline {
   }
 
   async #copyAndFollow(open: OpenPipeline, signal: AbortSignal): Promise<void> {
-    const { adopt = false, untilLsn, toSnapshot } = this.#options;
+    const { occupied = "refuse", only, untilLsn, toSnapshot } = this.#options;
     await firstCopy(this.#context, open, {
-      adopt,
+      occupied,
+      only,
       signal,
       onStart: async () => {
         this.#setStatus({ state: "copying", side: undefined, error: undefined });
@@ -152,6 +155,7 @@ export class Pipeline {
       signal,
       untilLsn,
       toSnapshot,
+      only,
       onApplied: (applied) =>
         this.#setStatus({
           appliedLsn: applied.sourceLsn,

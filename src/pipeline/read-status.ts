@@ -1,5 +1,5 @@
 import { readConsumer, readPending } from "../capture/trigger/consumers.ts";
-import { parseSnapshot } from "../capture/trigger/snapshot.ts";
+import { parseTargetSnapshot } from "../capture/trigger/snapshot.ts";
 import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { toErserverError } from "../errors/erserver-error.ts";
@@ -254,7 +254,7 @@ async function readTriggerLag(
 ): Promise<Partial<Pick<TargetStatus, "lagSeconds" | "retainedWalBytes">>> {
   const consumer = await readConsumer(session, slot);
   if (consumer === undefined || snapshot === undefined) return {};
-  const { missing, bytes } = await readPending(session, consumer, parseSnapshot(snapshot));
+  const { missing, bytes } = await readPending(session, consumer, parseTargetSnapshot(snapshot).base);
   const [row] = await session.query(
     "select extract(epoch from pg_catalog.clock_timestamp())::float8::text as now",
   );

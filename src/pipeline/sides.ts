@@ -1,4 +1,4 @@
-import { parseSnapshot, seesAllOf } from "../capture/trigger/snapshot.ts";
+import { parseTargetSnapshot, seesAllOf } from "../capture/trigger/snapshot.ts";
 import { maxLsn, ZERO_LSN } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { applierQuery } from "../postgres/advisory-lock.ts";
@@ -96,7 +96,7 @@ export async function hasReached(
 ): Promise<boolean> {
   const progress = await store.progress();
   if (capture === "trigger")
-    return progress?.snapshot !== undefined && seesAllOf(parseSnapshot(progress.snapshot), snapshot);
+    return progress?.snapshot !== undefined && seesAllOf(parseTargetSnapshot(progress.snapshot).base, snapshot);
   const recorded = progress?.lsn ?? ZERO_LSN;
   const sender = await readWalSender(source, slot);
   return maxLsn(recorded, sender?.replayLsn ?? recorded) >= lsn;

@@ -3,6 +3,7 @@ import { formatLsn, type Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CommandOptions } from "./context.ts";
 import { emitMarker } from "./marker.ts";
+import type { WhenOccupied } from "./first-copy.ts";
 import { refusePaused } from "./pause.ts";
 import { Pipeline } from "./pipeline.ts";
 import { connectSides, hasReached, isServed } from "./sides.ts";
@@ -11,6 +12,9 @@ export interface SyncOptions extends CommandOptions {
   readonly signal: AbortSignal;
   /** Milliseconds; undefined waits for ever. */
   readonly timeoutMs?: number;
+  /** As of a pipeline. */
+  readonly occupied?: WhenOccupied;
+  readonly only?: ReadonlySet<string> | undefined;
 }
 
 export interface SyncResult {
@@ -55,7 +59,7 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
 
 /** Undefined when another replicator was faster to the target's lock, or the target was paused. */
 export async function runUntil(
-  { config, target, log }: CommandOptions,
+  { config, target, log, occupied, only }: CommandOptions & Pick<SyncOptions, "occupied" | "only">,
   lsn: Lsn,
   signal: AbortSignal,
   toSnapshot?: string,
@@ -66,6 +70,8 @@ export async function runUntil(
     config,
     target,
     log,
+    ...(occupied === undefined ? {} : { occupied }),
+    only,
     untilLsn: lsn,
     toSnapshot,
     onStatus: (status) => {

@@ -8,8 +8,8 @@ import {
 import type { FollowedTable } from "../capture/trigger/changes-query.ts";
 import { confirm, type Consumer, readConsumer, registerConsumer } from "../capture/trigger/consumers.ts";
 import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
-import { parseSnapshot, type XidSnapshot } from "../capture/trigger/snapshot.ts";
-import { TriggerCapture } from "../capture/trigger/trigger-capture.ts";
+import { parseSnapshot, parseTargetSnapshot, type XidSnapshot } from "../capture/trigger/snapshot.ts";
+import { type DurableSync, type TableBase, TriggerCapture } from "../capture/trigger/trigger-capture.ts";
 import { parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
@@ -172,6 +172,7 @@ class TriggerSource implements ChangeSource {
   readonly #shapes: ReadonlyMap<number, string>;
   readonly #constraints: Constraints;
   #confirmedMs = Number.NEGATIVE_INFINITY;
+  #unconfirmed: DurableSync | undefined;
   #confirming: Promise<void> = Promise.resolve();
 
   private constructor(
@@ -214,27 +215,37 @@ class TriggerSource implements ChangeSource {
     }
   }
 
-  async start({ progress, states, sink, binary, toSnapshot }: CaptureStart): Promise<Capture> {
+  async start({ progress, states, sink, binary, toSnapshot, only }: CaptureStart): Promise<Capture> {
     const { context, selection } = this.#input;
     const { source: ownBackends } = context.ownBackends;
-    const base = parseSnapshot(progress.snapshot ?? "");
-    const stateOf = new Map(states.map((state) => [tableKey(state.schema, state.name), state]));
-    const tables = selection.tables.map((table) => ({
-      table: this.#followed(table),
-      base: baseOf(stateOf.get(tableKey(table.source.schema, table.source.name)), progress) ?? base,
-    }));
+    const has = parseTargetSnapshot(progress.snapshot ?? "");
+    const copies = copySnapshots(states, progress);
+    const tables: TableBase[] = [];
+    const rest = new Map(has.ahead);
+    for (const replicated of selection.tables) {
+      const key = tableKey(replicated.source.schema, replicated.source.name);
+      const table = this.#followed(replicated);
+      const ahead = copies.get(key) ?? has.ahead.get(table.id);
+      if (only?.has(key) !== false) tables.push({ table, base: ahead ?? has.base });
+      else if (ahead !== undefined) rest.set(table.id, ahead);
+    }
     const connection = await connectWatched(context.config.source, sessionOptions(context));
     ownBackends.clear();
     ownBackends.add(connection.backendPid);
     return new TriggerCapture({
       connection,
       tables,
+      rest: only === undefined ? undefined : { base: has.base, ahead: rest },
       startLsn: progress.lsn,
       sink,
       binary,
       toSnapshot,
       requireUnchanged: (oids) => this.#requireShapes(oids),
-      onDurable: (snapshot, changes) => this.#onDurable(snapshot, changes),
+      onDurable: (durable) => this.#onDurable(durable),
+      settle: async () => {
+        this.#confirmSoon();
+        await this.#confirming;
+      },
     });
   }
 
@@ -277,27 +288,39 @@ class TriggerSource implements ChangeSource {
     });
   }
 
-  /** One at a time, and not often: each is a small transaction on the source. */
-  #onDurable(snapshot: XidSnapshot, changes: boolean): void {
+  /** Not often: each is a small transaction on the source. */
+  #onDurable(durable: DurableSync): void {
+    this.#unconfirmed = { ...durable, changes: durable.changes || this.#unconfirmed?.changes === true };
     const sinceMs = performance.now() - this.#confirmedMs;
-    if (sinceMs < (changes ? CONFIRM_MS : IDLE_CONFIRM_MS)) return;
-    this.#confirmedMs = performance.now();
-    // The next one says the same; that the session is lost others notice.
-    this.#confirming = this.#confirming.then(() => this.#confirm(snapshot)).catch(() => {});
+    if (sinceMs >= (this.#unconfirmed.changes ? CONFIRM_MS : IDLE_CONFIRM_MS)) this.#confirmSoon();
   }
 
-  async #confirm(snapshot: XidSnapshot): Promise<void> {
+  /** One at a time. */
+  #confirmSoon(): void {
+    const durable = this.#unconfirmed;
+    if (durable === undefined) return;
+    this.#unconfirmed = undefined;
+    this.#confirmedMs = performance.now();
+    // The next one says the same; that the session is lost others notice.
+    this.#confirming = this.#confirming.then(() => this.#confirm(durable)).catch(() => {});
+  }
+
+  async #confirm({ snapshot }: DurableSync): Promise<void> {
     const { source, slot } = this.#input;
     await confirm(source, slot, snapshot);
     await this.#cleaner.clean(this.#captured.map(({ id }) => id));
   }
 }
 
-/** A table that was copied since the last sync is as its copy shows it. */
-function baseOf(state: TableState | undefined, progress: Progress): XidSnapshot | undefined {
-  const { copyLsn, copySnapshot } = state ?? {};
-  if (copyLsn === undefined || copySnapshot === undefined || copyLsn < progress.lsn) return undefined;
-  return parseSnapshot(copySnapshot);
+/** What the copies show of tables that were copied since the last sync, by `tableKey`. */
+function copySnapshots(states: readonly TableState[], progress: Progress): Map<string, XidSnapshot> {
+  return new Map(
+    states.flatMap(({ schema, name, copyLsn, copySnapshot }) =>
+      copyLsn === undefined || copySnapshot === undefined || copyLsn < progress.lsn
+        ? []
+        : [[tableKey(schema, name), parseSnapshot(copySnapshot)]],
+    ),
+  );
 }
 
 /** What a table is called, its columns, its partitions, and how many triggers of ours are there and fire: of each a text that changes with it. */

@@ -66,7 +66,7 @@ export function runPipeline(
     config,
     target,
     log: options.log ?? testLog(),
-    adopt: options.adopt ?? false,
+    occupied: options.adopt === true ? "adopt" : "refuse",
     onStatus: (status) => {
       if (status.state !== statuses.at(-1)?.state) statuses.push(status);
     },

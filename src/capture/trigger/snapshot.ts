@@ -24,6 +24,30 @@ export function parseSnapshot(text: string): XidSnapshot {
   };
 }
 
+/** What a target has: all that a snapshot sees, and of some tables (by their numbers in erserver.captured_table) all that a later one sees. */
+export interface TargetSnapshot {
+  readonly base: XidSnapshot;
+  readonly ahead: ReadonlyMap<number, XidSnapshot>;
+}
+
+/** As `formatTargetSnapshot` writes it: the base, then `number=snapshot` for each table that is ahead. Throws RangeError. */
+export function parseTargetSnapshot(text: string): TargetSnapshot {
+  const [base = "", ...ahead] = text.split(" ");
+  return {
+    base: parseSnapshot(base),
+    ahead: new Map(
+      ahead.map((entry) => {
+        const [id = "", snapshot = ""] = entry.split("=");
+        return [Number(id), parseSnapshot(snapshot)];
+      }),
+    ),
+  };
+}
+
+export function formatTargetSnapshot({ base, ahead }: TargetSnapshot): string {
+  return [base.text, ...[...ahead].map(([id, { text }]) => `${id}=${text}`)].join(" ");
+}
+
 /** An SQL condition: the snapshot does not see the transaction. In this form an index finds them. */
 export function notSeenBy({ xmax, inProgress }: XidSnapshot, column: string): string {
   const late = `${column} >= ${xmax}`;

@@ -199,12 +199,14 @@ describe("trigger capture", () => {
     const capture = new TriggerCapture({
       connection: await connectWire(conninfo(), OPTIONS),
       tables,
+      rest: undefined,
       startLsn: 1n as Lsn,
       sink: target,
       binary: false,
       toSnapshot: undefined,
       requireUnchanged: async () => {},
       onDurable: () => {},
+      settle: async () => {},
     });
     onTestFinished(() => capture[Symbol.asyncDispose]());
     return { target, capture, captured };

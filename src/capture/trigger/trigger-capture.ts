@@ -12,7 +12,7 @@ import { framePayloads } from "../../wire/frame-runs.ts";
 import type { WireConnection } from "../../wire/connection.ts";
 import { changedTablesQuery, type FollowedTable, presentQuery, removedQuery } from "./changes-query.ts";
 import { RowImages } from "./row-images.ts";
-import { parseSnapshot, type XidSnapshot } from "./snapshot.ts";
+import { formatTargetSnapshot, parseSnapshot, type TargetSnapshot, type XidSnapshot } from "./snapshot.ts";
 
 /** What a target has of a table: all that this snapshot of the source sees. */
 export interface TableBase {
@@ -24,6 +24,8 @@ export interface TriggerCaptureOptions {
   /** An ordinary session of the source; it belongs to the capture from here on. */
   readonly connection: WireConnection;
   readonly tables: readonly TableBase[];
+  /** What the target has of tables that are not among them, and keeps; undefined when there are none. */
+  readonly rest: TargetSnapshot | undefined;
   /** Number of the last sync that the target has. */
   readonly startLsn: Lsn;
   readonly sink: ChangeSink;
@@ -32,8 +34,18 @@ export interface TriggerCaptureOptions {
   readonly toSnapshot: string | undefined;
   /** Throws when a table is not what the target was planned for; called with those that have changes, before they are delivered whole. */
   readonly requireUnchanged: (oids: readonly number[]) => Promise<void>;
-  /** The target has all that this snapshot sees, durably: the source may forget it. `changes`: something came since the last call. */
-  readonly onDurable: (snapshot: XidSnapshot, changes: boolean) => void;
+  /** The target has all that a snapshot sees, durably: the source may forget it. */
+  readonly onDurable: (durable: DurableSync) => void;
+  /** Resolves when the source has forgotten what it may. */
+  readonly settle: () => Promise<void>;
+}
+
+export interface DurableSync {
+  /** Number of the last sync in it. */
+  readonly lsn: Lsn;
+  readonly snapshot: XidSnapshot;
+  /** Something has come since the last one. */
+  readonly changes: boolean;
 }
 
 /** In place of a snapshot's name. */
@@ -68,7 +80,7 @@ export class TriggerCapture implements AsyncDisposable {
   #tables: readonly TableBase[];
   #next: Lsn;
   /** What was seen at the end of each sync that is not known to be durable, by its number. */
-  readonly #snapshots = new Map<Lsn, { readonly snapshot: XidSnapshot; readonly changes: boolean }>();
+  readonly #snapshots = new Map<Lsn, { readonly shown: TargetSnapshot; readonly changes: boolean }>();
   #last: XidSnapshot | undefined;
   /** Whether the target stands still: nothing is read for it meanwhile. */
   standing = false;
@@ -98,19 +110,23 @@ export class TriggerCapture implements AsyncDisposable {
 
   /** What the target shows when it has everything before this number; undefined for one that no sync ends at. */
   snapshotAt(lsn: Lsn): string | undefined {
-    return this.#snapshots.get(lsn)?.snapshot.text;
+    const shown = this.#snapshots.get(lsn)?.shown;
+    return shown === undefined ? undefined : formatTargetSnapshot(shown);
   }
 
   acknowledge(_appliedLsn: Lsn, durableLsn: Lsn): void {
-    let durable: XidSnapshot | undefined;
-    let some = false;
-    for (const [lsn, { snapshot, changes }] of this.#snapshots) {
+    let durable: DurableSync | undefined;
+    for (const [lsn, { shown, changes }] of this.#snapshots) {
       if (lsn > durableLsn) break;
-      durable = snapshot;
-      some ||= changes;
+      durable = { lsn, snapshot: shown.base, changes: changes || durable?.changes === true };
       this.#snapshots.delete(lsn);
     }
-    if (durable !== undefined) this.#options.onDurable(durable, some);
+    if (durable !== undefined) this.#options.onDurable(durable);
+  }
+
+  async settle(appliedLsn: Lsn, durableLsn: Lsn): Promise<void> {
+    this.acknowledge(appliedLsn, durableLsn);
+    await this.#options.settle();
   }
 
   /** Goes on to where the source is by an exported snapshot, or stays `HERE`, and goes no further before it is called with undefined. */
@@ -168,8 +184,15 @@ export class TriggerCapture implements AsyncDisposable {
   #passed(lsn: Lsn, snapshot: XidSnapshot, changes: boolean): void {
     this.#next = lsn;
     this.#last = snapshot;
-    this.#snapshots.set(lsn, { snapshot, changes });
     this.#tables = this.#tables.map(({ table }) => ({ table, base: snapshot }));
+    this.#snapshots.set(lsn, { shown: this.#shownAt(snapshot), changes });
+  }
+
+  #shownAt(snapshot: XidSnapshot): TargetSnapshot {
+    const { rest } = this.#options;
+    if (rest === undefined) return { base: snapshot, ahead: new Map() };
+    const read = this.#tables.map(({ table }) => [table.id, snapshot] as const);
+    return { base: rest.base, ahead: new Map([...rest.ahead, ...read]) };
   }
 
   async #changedTables(): Promise<(TableBase & { readonly truncated: boolean })[]> {

@@ -96,6 +96,10 @@ export class WalCapture implements AsyncDisposable {
     this.#stream?.acknowledge(appliedLsn, flushedLsn, now);
   }
 
+  async settle(appliedLsn: Lsn, flushedLsn: Lsn): Promise<void> {
+    this.acknowledge(appliedLsn, flushedLsn, true);
+  }
+
   /** Whether the target stands still for as long as somebody likes: a bite would hold a snapshot of the source all the while. */
   set standing(standing: boolean) {
     this.#standing = standing;

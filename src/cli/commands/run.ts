@@ -53,7 +53,7 @@ async function run(options: RunOptions, terminal: Terminal): Promise<void> {
       config,
       target,
       log,
-      adopt: options.adopt === true,
+      occupied: options.adopt === true ? "adopt" : "refuse",
       onStatus: (status) => view.onStatus(status),
     });
     try {

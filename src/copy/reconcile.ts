@@ -1,0 +1,58 @@
+import type { CatalogColumn, CatalogTable } from "../postgres/catalog.ts";
+import { quoteIdent, quoteQualified } from "../quote/ident.ts";
+
+/** Holds the source's rows until the transaction ends. */
+export const STAGING = "pg_temp.erserver_copy";
+
+export function createStaging(target: CatalogTable, columns: readonly string[]): string {
+  return `create temporary table erserver_copy on commit drop as select ${columns.map(quoteIdent).join(", ")} from ${quoteQualified(target.schema, target.name)} with no data`;
+}
+
+/**
+ * Makes the rows of the target those of the staging table. A row that is the same byte for byte is not touched. Without a `key` none is
+ * known by anything, so all are replaced.
+ */
+export function mergeStaging(
+  target: CatalogTable,
+  columns: readonly string[],
+  key: readonly string[],
+): string[] {
+  const table = quoteQualified(target.schema, target.name);
+  const rows = `${target.partitioned ? "" : "only "}${table} as t`;
+  const list = columns.map(quoteIdent).join(", ");
+  const insert = `insert into ${table} (${list}) overriding system value select ${list} from ${STAGING} as c`;
+  if (key.length === 0) return [`delete from ${rows}`, insert];
+
+  const written = target.columns.filter(({ name }) => columns.includes(name));
+  const sameKey = written
+    .filter(({ name }) => key.includes(name))
+    .map((column) => `${valueOf("t", column)} ${equals(column)} ${valueOf("c", column)}`)
+    .join(" and ");
+  const image = (of: string): string => `row(${columns.map((name) => `${of}.${quoteIdent(name)}`).join(", ")})`;
+  const same = `pg_catalog.record_image_eq(${image("t")}, ${image("c")})`;
+  // Two rows may have exchanged what a unique index holds; and an identity column cannot be set.
+  const rewrites =
+    target.uniqueKeys.length > 1 ||
+    written.some(({ name, identity }) => identity === "a" && !key.includes(name));
+  const settable = written.filter(({ identity }) => identity !== "a").map(({ name }) => quoteIdent(name));
+  const replaces = rewrites || settable.length === 0;
+  return [
+    `analyze ${STAGING}`,
+    `delete from ${rows} where not exists (select from ${STAGING} as c where ${sameKey}${replaces ? ` and ${same}` : ""})`,
+    ...(replaces
+      ? []
+      : [
+          `update ${rows} set ${settable.map((name) => `${name} = c.${name}`).join(", ")} from ${STAGING} as c where ${sameKey} and not ${same}`,
+        ]),
+    `${insert} where not exists (select from ${rows} where ${sameKey})`,
+  ];
+}
+
+/** A column in the type that it is of in the end: PostgreSQL finds no polymorphic operator for a domain. */
+function valueOf(rows: string, { name, baseType }: CatalogColumn): string {
+  return `${rows}.${quoteIdent(name)}${baseType === null ? "" : `::${baseType}`}`;
+}
+
+function equals({ equalitySchema }: CatalogColumn): string {
+  return `operator(${equalitySchema ?? "pg_catalog"}.=)`;
+}

@@ -11,7 +11,7 @@ const LAYERS = [
   ["capture", "capture/wal", "capture/trigger", "apply", "copy", "transport"],
   ["pipeline", "check"],
   ["verify"],
-  ["server", "demo"],
+  ["server", "demo", "rserv"],
   ["index.ts"],
   ["cli"],
 ];

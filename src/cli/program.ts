@@ -8,6 +8,7 @@ import { pauseCommand, resumeCommand } from "./commands/pause.ts";
 import { runCommand } from "./commands/run.ts";
 import { statusCommand } from "./commands/status.ts";
 import { syncCommand } from "./commands/sync.ts";
+import { rservCommand } from "./rserv/program.ts";
 import { verifyCommand } from "./commands/verify.ts";
 import { describeThrown } from "./render/failure.ts";
 import type { Terminal } from "./terminal.ts";
@@ -30,9 +31,10 @@ export function createProgram(terminal: Terminal): Command {
     pauseCommand,
     resumeCommand,
     dropCommand,
+    rservCommand,
   ];
   for (const create of commands) program.addCommand(create(terminal));
-  for (const command of [program, ...program.commands]) {
+  for (const command of allCommands(program)) {
     command
       .helpOption("-h, --help", "show this help")
       .exitOverride((error) => {
@@ -61,14 +63,24 @@ export async function runProgram(args: readonly string[], terminal: Terminal): P
   }
 }
 
+/** A command with those below it. */
+export function allCommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(allCommands)];
+}
+
 function usageError({ code, message }: CommanderError, command: Command): ErserverError {
-  const name = command.parent === null ? command.name() : `${command.parent.name()} ${command.name()}`;
+  const name = fullName(command);
   // Commander prints the help itself when no command was given.
   const text =
     code === "commander.help"
       ? "no command was given"
       : message.replace(/^error: /, "").replaceAll("\n", " ");
   return new ErserverError("ERS-106", text, { remedy: `Run "${name} --help" to see what it takes.` });
+}
+
+/** As it is called: `erserver rserv MasterInit`. */
+export function fullName(command: Command): string {
+  return command.parent === null ? command.name() : `${fullName(command.parent)} ${command.name()}`;
 }
 
 function packageVersion(): string {

@@ -1,3 +1,4 @@
+import { ask } from "./ask.ts";
 import { onInterrupt } from "./interrupt.ts";
 import { PLAIN, COLORED, type Paint } from "./render/paint.ts";
 
@@ -17,6 +18,10 @@ export interface Terminal {
   readonly errorPaint: Paint;
   /** Aborted when the command is asked to end. */
   readonly interrupted: AbortSignal;
+  /** Asks whoever sits at standard input, and does not show what is typed; undefined when nobody does. */
+  askSecret(question: string): Promise<string | undefined>;
+  /** The same, with the answer shown. */
+  ask(question: string): Promise<string | undefined>;
 }
 
 /** Standard output, standard error and signals of this process. `NO_COLOR` (https://no-color.org) is honoured. */
@@ -34,5 +39,7 @@ export function processTerminal(): Terminal {
     paint: colored(stdout) ? COLORED : PLAIN,
     errorPaint: colored(stderr) ? COLORED : PLAIN,
     interrupted: onInterrupt(),
+    askSecret: (question) => ask(question, "hidden"),
+    ask: (question) => ask(question, "shown"),
   };
 }

@@ -33,10 +33,21 @@ export interface Config {
     readonly publishViaPartitionRoot: boolean;
     /** What to do about a table without a key where triggers record changes. */
     readonly withoutKey: "stop" | "refresh";
+    /** They are those that `MasterAddTable` has registered, and no longer than that. */
+    readonly registeredOnly: boolean;
     /** What to do about a replicated column that the target table does not have. */
     readonly missingColumn: "stop" | "ignore";
   };
   readonly capture: "auto" | "wal" | "trigger";
+  /** With trigger capture, how much the source may keep for a target that stays away, and what is done about more. */
+  readonly captureLog: {
+    /** Recorded changes; undefined is any number. */
+    readonly rows: number | undefined;
+    readonly bytes: number;
+    readonly ageMs: number;
+    /** `forget`: the target has to be filled again. */
+    readonly exceeded: "warn" | "forget";
+  };
   /** How the WAL is read: `auto` is `bulk` while far behind. */
   readonly gear: "auto" | "stream" | "bulk";
   /** Large transactions are written while they are in progress on the source. */

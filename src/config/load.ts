@@ -37,6 +37,11 @@ export function loadConfig(path: string, environment: Environment = systemEnviro
   return assemble(path, source, targets, file);
 }
 
+/** The configuration of a file that names these databases and nothing else. */
+export function defaultConfig(path: string, source: Conninfo, target: TargetConfig): Config {
+  return assemble(path, source, [target], configSchema.parse({ source: "", targets: { [target.name]: "" } }));
+}
+
 function readConfigFile(path: string, environment: Environment): string {
   try {
     return environment.readFile(path);
@@ -132,9 +137,16 @@ function assemble(
       exclude: exclude.map((names) => ({ ...names, columns: undefined, where: undefined })),
       publishViaPartitionRoot,
       withoutKey,
+      registeredOnly: false,
       missingColumn,
     },
     capture: file.capture,
+    captureLog: {
+      rows: file.capture_log.rows,
+      bytes: file.capture_log.bytes,
+      ageMs: file.capture_log.age,
+      exceeded: file.capture_log.exceeded,
+    },
     gear: file.gear,
     streaming: file.streaming === "on",
     timeoutMs: file.timeout,

@@ -124,6 +124,24 @@ export const configSchema = z
       .describe(
         "How changes are had from the source: `wal` by logical decoding; `trigger` by triggers that record which rows change, which needs no setting, no replication privilege and no restart. `auto`: `wal` where it can be had. A target stays with what it has begun with.",
       ),
+    capture_log: z
+      .strictObject({
+        bytes: size(1024 * 1024, 4096 * GB)
+          .prefault("10GB")
+          .describe("Size of the records of the target's tables. Units as in PostgreSQL: `kB`, `MB`, `GB`."),
+        rows: z.int().min(1).optional().describe("Number of recorded changes. Default: any."),
+        age: duration(60_000, 365 * DAY)
+          .prefault("168h")
+          .describe("Time since the source last heard of a target that misses something."),
+        exceeded: z
+          .enum(["warn", "forget"])
+          .default("warn")
+          .describe(
+            "Beyond that: `warn` in log and status, or `forget` the target, which then has to be filled again.",
+          ),
+      })
+      .prefault({})
+      .describe("With trigger capture: how much the source may keep for a target that stays away."),
     gear: z
       .enum(["auto", "stream", "bulk"])
       .default("auto")

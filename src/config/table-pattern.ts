@@ -30,6 +30,15 @@ export function parseName(text: string): string {
   return name;
 }
 
+/** Names one table, by its names in the catalogue, and no other. */
+export function exactPattern(schema: string, table: string): TablePattern {
+  return { schema: escapeWildcards(schema), table: escapeWildcards(table) };
+}
+
+function escapeWildcards(name: string): string {
+  return name.replace(/[\\*]/g, "\\$&");
+}
+
 /** Whether the selector names one table and no other. */
 export function isExact(selector: TablePattern): boolean {
   return !hasWildcard(selector.schema) && !hasWildcard(selector.table);
@@ -75,7 +84,7 @@ function readParts(text: string, wildcards: boolean): string[] {
       throw new RangeError("has a quote that is not closed");
     } else if (token.startsWith('"')) {
       const name = token.slice(1, -1).replaceAll('""', '"');
-      append(wildcards ? name.replace(/[\\*]/g, "\\$&") : name, name);
+      append(wildcards ? escapeWildcards(name) : name, name);
     } else if (token === "*" && wildcards) {
       append("*", "");
     } else if (/[\s*?,;'()\\]/.test(token)) {

@@ -28,7 +28,8 @@ export function mergeStaging(
     .filter(({ name }) => key.includes(name))
     .map((column) => `${valueOf("t", column)} ${equals(column)} ${valueOf("c", column)}`)
     .join(" and ");
-  const image = (of: string): string => `row(${columns.map((name) => `${of}.${quoteIdent(name)}`).join(", ")})`;
+  const image = (of: string): string =>
+    `row(${columns.map((name) => `${of}.${quoteIdent(name)}`).join(", ")})`;
   const same = `pg_catalog.record_image_eq(${image("t")}, ${image("c")})`;
   // Two rows may have exchanged what a unique index holds; and an identity column cannot be set.
   const rewrites =

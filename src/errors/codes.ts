@@ -87,7 +87,10 @@ export const ERROR_CODES = {
     "column-required",
     "A target column that the source does not have is NOT NULL and has no default.",
   ),
-  "ERS-407": setup("not-initialized", "The target holds no state of this pipeline."),
+  "ERS-407": setup(
+    "not-initialized",
+    "The target holds no state of this pipeline; or a database was not made a master, or a slave, before tables of it are named.",
+  ),
   "ERS-408": setup("schema-newer", "The target's schema erserver was made by a newer version."),
   "ERS-409": setup(
     "identity-absent",
@@ -99,6 +102,12 @@ export const ERROR_CODES = {
     "The columns or the row filter of a table were changed in the configuration after the table was copied.",
   ),
   "ERS-412": setup("table-shared", "Another pipeline from the same source fills the same target tables."),
+
+  "ERS-413": setup(
+    "registration-differs",
+    "A table is registered otherwise on the master than on the slave, or there alone.",
+  ),
+  "ERS-414": setup("still-wanted", "What is to be removed is needed by targets that others have set up."),
 
   "ERS-501": stream("slot-taken", "A replication slot of our name exists and was not made by this pipeline."),
   "ERS-502": stream("slot-missing", "The pipeline's replication slot does not exist any more."),
@@ -131,6 +140,11 @@ export const ERROR_CODES = {
     ),
     retry: "reconnect",
   },
+
+  "ERS-511": stream(
+    "log-budget",
+    "The source keeps more changes for a target that stays away than `capture_log` allows.",
+  ),
 
   "ERS-601": stream("malformed-message", "The source sent bytes that are not a valid message."),
   "ERS-602": stream(

@@ -29,10 +29,7 @@ export async function occupiedProblem(open: OpenPipeline): Promise<ErserverError
   return occupied.length === 0 ? undefined : notEmpty(occupied);
 }
 
-async function pendingTables(
-  open: OpenPipeline,
-  only?: ReadonlySet<string>,
-): Promise<ReplicatedTable[]> {
+async function pendingTables(open: OpenPipeline, only?: ReadonlySet<string>): Promise<ReplicatedTable[]> {
   const copied = copiedTables(await open.store.tableStates());
   return open.selection.tables.filter(({ source }) => {
     const key = tableKey(source.schema, source.name);

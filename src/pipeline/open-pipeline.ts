@@ -14,8 +14,7 @@ import {
 import { inOneDatabase, oneAtATime } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
-import { readRowFilters } from "../postgres/row-filters.ts";
-import { type CaptureKind, type Selection, requireTables, selectTables } from "../postgres/selection.ts";
+import type { Selection } from "../postgres/selection.ts";
 import {
   readServerFacts,
   readSourceFacts,
@@ -38,6 +37,7 @@ import { recordFailure } from "./failure-record.ts";
 import { chooseCapture } from "./choose-capture.ts";
 import { limitsOf, type Problem } from "./limits.ts";
 import { relationOf } from "./relation-of.ts";
+import { readSelection } from "./read-selection.ts";
 import type { SourceInput } from "./source-input.ts";
 import { prepareTriggers } from "./trigger-source.ts";
 import { prepareWal } from "./wal-source.ts";
@@ -135,7 +135,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const known = there ? await store.registration() : undefined;
     if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
     const { capture, reason } = await chooseCapture(context, sourceFacts, known);
-    const selection = await select(config, source, sourceFacts, capture);
+    const selection = await readSelection(source, sourceFacts, config.tables, capture);
     const targetTables = tablesByKey(await readTables(control, targetFacts.version));
     checkTargetTables(selection, targetTables, config);
     requirePrivileges({
@@ -175,11 +175,11 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const migrated = await migrate(control, where, "target");
     const registration = await oneAtATime(control, async () => {
       requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
-      const registered = await store.register(sourceFacts, slot, capture);
+      const registered = await store.register(sourceFacts, slot, capture, config.tables.registeredOnly);
       await addTableStates(store, selection);
       return registered;
     });
-    const { changes, made } = await prepared.make();
+    const { changes, made, problems } = await prepared.make();
     await forgetTableStates(store, selection);
     return {
       source,
@@ -197,6 +197,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
       problems: [
         ...(reason === undefined ? [] : [reason]),
         ...selection.problems,
+        ...problems,
         ...limitsOf({ source: sourceFacts, target: targetFacts, replicaRole: session.replicaRole }),
       ],
       made: [
@@ -211,26 +212,6 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     await close();
     throw error;
   }
-}
-
-export async function select(
-  config: Config,
-  source: ControlSession,
-  facts: SourceFacts,
-  capture: CaptureKind,
-): Promise<Selection> {
-  const tables = await readTables(source, facts.version);
-  const selection = selectTables(tables, config.tables, facts.version, capture);
-  const blocking = selection.problems.filter((problem) => problem.blocks);
-  const [first] = blocking;
-  if (first !== undefined) {
-    throw new ErserverError(first.code, blocking.map((problem) => problem.message).join("; "), {
-      subject: first.table,
-      remedy: [...new Set(blocking.map((problem) => problem.remedy))].join(" "),
-    });
-  }
-  requireTables(selection);
-  return readRowFilters(source, selection);
 }
 
 /** Every table of the selection must be writable as it is described now; all that are absent are named at once. */

@@ -12,6 +12,8 @@ import { firstCopy, type WhenOccupied } from "./first-copy.ts";
 import { follow } from "./follow.ts";
 import type { Problem } from "./limits.ts";
 import { contextOf, type PipelineContext } from "./context.ts";
+import { BUDGET_CHECK_MS, enforceLogBudget } from "./log-budget.ts";
+import { connectPrimary } from "./sides.ts";
 import { openPipeline, type OpenPipeline } from "./open-pipeline.ts";
 
 /** What a pipeline does now, as this process knows it. */
@@ -62,6 +64,7 @@ export class Pipeline {
   /** performance.now() when both sides had been connected and checked in this attempt. */
   #openedMs: number | undefined;
   #status: PipelineStatus;
+  #budgetMs = performance.now();
 
   constructor(options: PipelineOptions) {
     this.#options = options;
@@ -175,8 +178,25 @@ export class Pipeline {
     const side = sideOf(this.#context, error);
     this.#setStatus({ state: "offline", side, error: storedError(this.#context, error) });
     // A target that another replicator serves is there to be asked.
-    if (side === "target" && error.code !== "ERS-508") this.#beacon.light(this.#status.since);
+    if (side === "target" && error.code !== "ERS-508") {
+      this.#beacon.light(this.#status.since);
+      this.#watchLog();
+    }
     this.#context.log[logLevelForAttempt(attempt)](error.message, { code: error.code, side, attempt });
+  }
+
+  /** Whatever is kept for a target that stays away is kept on the source. */
+  #watchLog(): void {
+    const { config, log } = this.#context;
+    if (config.capture === "wal" || performance.now() - this.#budgetMs < BUDGET_CHECK_MS) return;
+    this.#budgetMs = performance.now();
+    const check = async (): Promise<void> => {
+      await using source = await connectPrimary(this.#context, "source");
+      for (const { message, code, remedy } of await enforceLogBudget(source, config))
+        log.warn(message, { code, remedy });
+    };
+    // A source that is away is told otherwise.
+    check().catch(() => {});
   }
 
   #setStatus(change: Partial<PipelineStatus>): void {

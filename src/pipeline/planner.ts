@@ -14,7 +14,8 @@ import {
 } from "../postgres/catalog.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { PipelineContext } from "./context.ts";
-import { type OpenPipeline, select, typesOf } from "./open-pipeline.ts";
+import { type OpenPipeline, typesOf } from "./open-pipeline.ts";
+import { readSelection } from "./read-selection.ts";
 import type { TableState } from "../store/pipeline-store.ts";
 import { tablesReplaced } from "./table-states.ts";
 
@@ -98,10 +99,10 @@ export class Planner {
       const label = tableLabel(schema, name);
       throw reshaped(`table ${label} was made or renamed since the start`, label);
     }
-    const { tables } = await select(
-      this.#context.config,
+    const { tables } = await readSelection(
       this.#open.source,
       this.#open.sourceFacts,
+      this.#context.config.tables,
       this.#open.changes.kind,
     );
     const now = tables.find(({ source }) => source.oid === id)?.source;

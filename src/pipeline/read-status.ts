@@ -1,4 +1,5 @@
 import { readConsumer, readPending } from "../capture/trigger/consumers.ts";
+import { readOverdue } from "../capture/trigger/log-budget.ts";
 import { parseTargetSnapshot } from "../capture/trigger/snapshot.ts";
 import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
@@ -6,7 +7,7 @@ import { toErserverError } from "../errors/erserver-error.ts";
 import { readTables } from "../postgres/catalog.ts";
 import { applierQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
-import { type CaptureKind, type Selection, selectTables, type TableProblem } from "../postgres/selection.ts";
+import { type CaptureKind, type Selection, selectTables } from "../postgres/selection.ts";
 import { readSlot, readWalSender } from "../postgres/slots.ts";
 import { readServerFacts, type ServerFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
@@ -20,6 +21,9 @@ import {
   type StoredError,
 } from "../store/pipeline-store.ts";
 import { readBeacon } from "./beacon.ts";
+import { columnModeProblem, readColumnMode } from "./column-mode.ts";
+import type { Problem } from "./limits.ts";
+import { budgetProblem } from "./log-budget.ts";
 import { notInitialized } from "./pause.ts";
 
 /** A pipeline as anybody sees it who may connect to both sides. */
@@ -47,7 +51,7 @@ export interface TargetStatus {
     | { readonly name: string; readonly active: boolean; readonly walStatus: string | undefined }
     | undefined;
   readonly tables: { readonly total: number | undefined; readonly copied: number | undefined };
-  readonly problems: readonly TableProblem[];
+  readonly problems: readonly Problem[];
   /** A replicator serves the target now. */
   readonly running: boolean;
 }
@@ -161,13 +165,17 @@ async function targetStatus(
       const since = registration.state === "offline" ? registration.stateSince : undefined;
       return { ...found, state: "offline", side: "source", since, error: outage(source, "source") };
     }
+    const problems =
+      registration.capture === "trigger" && selected !== undefined
+        ? await readTriggerProblems(reachable.session, selected, registration, config)
+        : [];
     const lag =
       progress === undefined
         ? {}
         : registration.capture === "trigger"
           ? await readTriggerLag(reachable, registration, progress)
           : await readLag(reachable, registration, progress, heard.state);
-    return { ...found, ...heard, ...lag };
+    return { ...found, ...heard, ...lag, problems: [...found.problems, ...problems] };
   } catch (thrown) {
     const error = toErserverError(thrown);
     if (error.code === "ERS-407") return { ...base, error: outage(error, undefined) };
@@ -261,6 +269,22 @@ async function readTriggerLag(
   const age = commitTime === undefined ? undefined : Number(row?.["now"]) - commitTime.getTime() / 1000;
   const lag = missing ? age : 0;
   return { retainedWalBytes: bytes, ...(lag === undefined ? {} : { lagSeconds: Math.max(0, lag) }) };
+}
+
+async function readTriggerProblems(
+  session: ControlSession,
+  selection: Selection,
+  { slot }: Registration,
+  { captureLog }: Config,
+): Promise<Problem[]> {
+  const byColumn = await readColumnMode(session, selection);
+  const overdue = await readOverdue(session, captureLog);
+  return [
+    ...byColumn.map(columnModeProblem),
+    ...overdue
+      .filter(({ pipeline }) => pipeline === slot)
+      .map((one) => budgetProblem(one, captureLog.exceeded)),
+  ];
 }
 
 function isFollowing(state: PipelineState): boolean {

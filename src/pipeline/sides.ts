@@ -1,8 +1,8 @@
 import { parseTargetSnapshot, seesAllOf } from "../capture/trigger/snapshot.ts";
 import { maxLsn, ZERO_LSN } from "../change/lsn.ts";
-import { describeConninfo } from "../config/conninfo.ts";
+import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { applierQuery } from "../postgres/advisory-lock.ts";
-import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { readServerFacts, readSourceFacts, requireUsableServer } from "../postgres/server-facts.ts";
 import { OLDEST_SOURCE_MAJOR, OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
 import { readWalSender } from "../postgres/slots.ts";
@@ -20,17 +20,27 @@ export interface Sides extends AsyncDisposable {
   registration(): Promise<Registration | undefined>;
 }
 
-/** A session of a command with a primary of a version that we work with. */
+export type Side = "source" | "target";
+
+/** A session of a command about a target. */
 export async function connectPrimary(
   { config, target, signal }: CommandOptions,
-  side: "source" | "target",
+  side: Side,
 ): Promise<ControlSession> {
-  const conninfo = side === "source" ? config.source : target.conninfo;
-  const session = await connectControl(conninfo, {
+  return connectDatabase(side === "source" ? config.source : target.conninfo, side, {
     applicationName: `erserver ${target.name} command`,
     timeoutMs: config.timeoutMs,
     ...(signal === undefined ? {} : { signal }),
   });
+}
+
+/** A session with a primary of a version that we work with. */
+export async function connectDatabase(
+  conninfo: Conninfo,
+  side: Side,
+  options: SessionOptions,
+): Promise<ControlSession> {
+  const session = await connectControl(conninfo, options);
   try {
     const oldest = side === "source" ? OLDEST_SOURCE_MAJOR : OLDEST_TARGET_MAJOR;
     requireUsableServer(await readServerFacts(session), describeConninfo(conninfo), oldest);
@@ -96,7 +106,9 @@ export async function hasReached(
 ): Promise<boolean> {
   const progress = await store.progress();
   if (capture === "trigger")
-    return progress?.snapshot !== undefined && seesAllOf(parseTargetSnapshot(progress.snapshot).base, snapshot);
+    return (
+      progress?.snapshot !== undefined && seesAllOf(parseTargetSnapshot(progress.snapshot).base, snapshot)
+    );
   const recorded = progress?.lsn ?? ZERO_LSN;
   const sender = await readWalSender(source, slot);
   return maxLsn(recorded, sender?.replayLsn ?? recorded) >= lsn;

@@ -6,6 +6,7 @@ import type { SlotName } from "../quote/slot-name.ts";
 import type { PipelineStore, Progress, Registration, TableState } from "../store/pipeline-store.ts";
 import type { ChangeSource } from "./change-source.ts";
 import type { PipelineContext } from "./context.ts";
+import type { Problem } from "./limits.ts";
 
 /** What is known of both sides when it is decided what the source needs. */
 export interface SourceInput {
@@ -29,5 +30,10 @@ export interface SourceInput {
 
 /** All is checked: `make` changes the source, once the target knows of the pipeline. */
 export interface PreparedSource {
-  readonly make: () => Promise<{ readonly changes: ChangeSource; readonly made: readonly string[] }>;
+  readonly make: () => Promise<{
+    readonly changes: ChangeSource;
+    readonly made: readonly string[];
+    /** What the operator should know. */
+    readonly problems: readonly Problem[];
+  }>;
 }

@@ -5,7 +5,7 @@ import { type CommandOptions } from "./context.ts";
 import { emitMarker } from "./marker.ts";
 import type { WhenOccupied } from "./first-copy.ts";
 import { refusePaused } from "./pause.ts";
-import { Pipeline } from "./pipeline.ts";
+import { Pipeline, type PipelineStatus } from "./pipeline.ts";
 import { connectSides, hasReached, isServed } from "./sides.ts";
 
 export interface SyncOptions extends CommandOptions {
@@ -15,6 +15,7 @@ export interface SyncOptions extends CommandOptions {
   /** As of a pipeline. */
   readonly occupied?: WhenOccupied;
   readonly only?: ReadonlySet<string> | undefined;
+  readonly onStatus?: (status: PipelineStatus) => void;
 }
 
 export interface SyncResult {
@@ -59,7 +60,14 @@ export async function syncTarget(options: SyncOptions): Promise<SyncResult> {
 
 /** Undefined when another replicator was faster to the target's lock, or the target was paused. */
 export async function runUntil(
-  { config, target, log, occupied, only }: CommandOptions & Pick<SyncOptions, "occupied" | "only">,
+  {
+    config,
+    target,
+    log,
+    occupied,
+    only,
+    onStatus,
+  }: CommandOptions & Pick<SyncOptions, "occupied" | "only" | "onStatus">,
   lsn: Lsn,
   signal: AbortSignal,
   toSnapshot?: string,
@@ -76,6 +84,7 @@ export async function runUntil(
     toSnapshot,
     onStatus: (status) => {
       copied ||= status.state === "copying";
+      onStatus?.(status);
       if (status.error?.code === "ERS-508" || status.state === "paused") giveUp.abort();
     },
   });

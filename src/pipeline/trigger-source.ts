@@ -2,7 +2,6 @@ import {
   type CapturedTable,
   captureTables,
   forgetIfRestored,
-  type Relation,
   type TableToCapture,
 } from "../capture/trigger/captured-tables.ts";
 import type { FollowedTable } from "../capture/trigger/changes-query.ts";
@@ -21,11 +20,13 @@ import { slotTaken } from "../postgres/slots.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import type { Progress, TableState } from "../store/pipeline-store.ts";
 import { migrate } from "../store/migrate.ts";
-import { quoteIdent } from "../quote/ident.ts";
 import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change-source.ts";
 import { sessionOptions } from "./context.ts";
+import { columnModeProblem, readColumnMode } from "./column-mode.ts";
+import { BUDGET_CHECK_MS, enforceLogBudget } from "./log-budget.ts";
 import { relationOf } from "./relation-of.ts";
 import type { PreparedSource, SourceInput } from "./source-input.ts";
+import { tablesToCapture } from "./tables-to-capture.ts";
 import { requireSameTables, tablesReplaced } from "./table-states.ts";
 
 /**
@@ -51,7 +52,6 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
   if (known === undefined && consumer !== undefined)
     throw slotTaken(slot, "another target of this source has its name, and this one knows nothing of it");
   requireSameTables(copied, selection);
-  await refuseInheritance(input);
   const wanted = await tablesToCapture(input);
   const isCopied = ({ source: { schema, name } }: ReplicatedTable): boolean =>
     copied.has(tableKey(schema, name));
@@ -66,6 +66,7 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
         source,
         slot,
         captured.map(({ id }) => id),
+        context.config.tables.registeredOnly,
       );
       const fresh = captured.filter(({ id }) => consumer?.tables.includes(id) !== true).length;
       return {
@@ -73,6 +74,10 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
         made: [
           ...migrated.map((name) => `schema erserver on the source: ${name}`),
           ...(fresh === 0 ? [] : [`triggers on ${plural(fresh, "table")} of the source`]),
+        ],
+        problems: [
+          ...(await readColumnMode(source, selection)).map(columnModeProblem),
+          ...(await enforceLogBudget(source, context.config)),
         ],
       };
     },
@@ -91,65 +96,6 @@ function requireRecorded(
   const recorded = new Set(captured.filter(({ id }) => consumer.tables.includes(id)).map(({ oid }) => oid));
   const missed = followed.filter(({ source }) => !recorded.has(source.oid));
   if (missed.length > 0) throw tablesReplaced(missed, selection);
-}
-
-/** The relations that statements may name, for each table. */
-async function tablesToCapture({ source, sourceFacts, selection }: SourceInput): Promise<TableToCapture[]> {
-  const rows = await source.query<Record<"root" | "oid" | "schema" | "name" | "kind" | "readable", string>>(
-    `with recursive ${PARTITION_TREES}
-     select tree.root::text, c.oid::text, n.nspname as schema, c.relname as name, c.relkind::text as kind,
-       (pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_schema_privilege(n.oid, 'USAGE'))::text as readable
-     from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')`,
-    [selection.tables.map(({ source: { oid } }) => oid)],
-  );
-  const hidden = rows.filter(
-    ({ root, oid, kind, readable }) => root !== oid && kind === "r" && readable === "false",
-  );
-  if (hidden.length > 0) throw leavesHidden(hidden, sourceFacts.user);
-  return selection.tables.map(({ source: table }) => {
-    const parts = rows
-      .filter(({ root, oid }) => Number(root) === table.oid && oid !== root)
-      .map(({ oid, schema, name, kind }): Relation => ({
-        oid: Number(oid),
-        schema,
-        name,
-        role: kind === "p" ? "branch" : "leaf",
-      }));
-    const { oid, schema, name } = table;
-    return {
-      table,
-      relations: [{ oid, schema, name, role: table.partitioned ? "root" : "table" }, ...parts],
-      key: table.identityColumns,
-    };
-  });
-}
-
-/** TRUNCATE of a partition has its keys read by the trigger, with our privileges: without them the statement would fail. */
-function leavesHidden(leaves: readonly { schema: string; name: string }[], user: string): ErserverError {
-  const labels = leaves.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
-  const schemas = [...new Set(leaves.map(({ schema }) => quoteIdent(schema)))].join(", ");
-  const role = quoteIdent(user);
-  return new ErserverError("ERS-304", `role ${role} may not read partitions of the source: ${labels}`, {
-    subject: labels,
-    remedy: `Run on the source as the tables' owner: GRANT USAGE ON SCHEMA ${schemas} TO ${role}; GRANT SELECT ON ${labels} TO ${role};`,
-  });
-}
-
-/** A statement on a parent changes rows of its children, whose triggers it does not fire. */
-async function refuseInheritance({ source, selection }: SourceInput): Promise<void> {
-  const rows = await source.query<Record<"schema" | "name", string>>(
-    `select distinct n.nspname as schema, c.relname as name from pg_catalog.pg_inherits i
-       join pg_catalog.pg_class p on p.oid = i.inhparent and p.relkind = 'r' join pg_catalog.pg_class c on c.oid in (i.inhparent, i.inhrelid)
-       join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any ($1::oid[])`,
-    [selection.tables.map(({ source: { oid } }) => oid)],
-  );
-  if (rows.length === 0) return;
-  const labels = rows.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
-  throw new ErserverError(
-    "ERS-107",
-    `${labels}: a statement on a table changes rows of those that inherit from it, whose triggers it does not fire`,
-    { subject: labels, remedy: "Exclude these tables, or use `capture: wal`." },
-  );
 }
 
 function forgotten(slot: string): ErserverError {
@@ -172,6 +118,7 @@ class TriggerSource implements ChangeSource {
   readonly #shapes: ReadonlyMap<number, string>;
   readonly #constraints: Constraints;
   #confirmedMs = Number.NEGATIVE_INFINITY;
+  #budgetMs = performance.now();
   #unconfirmed: DurableSync | undefined;
   #confirming: Promise<void> = Promise.resolve();
 
@@ -305,9 +252,14 @@ class TriggerSource implements ChangeSource {
     this.#confirming = this.#confirming.then(() => this.#confirm(durable)).catch(() => {});
   }
 
-  async #confirm({ snapshot }: DurableSync): Promise<void> {
-    const { source, slot } = this.#input;
-    await confirm(source, slot, snapshot);
+  async #confirm({ snapshot, lsn }: DurableSync): Promise<void> {
+    const { context, source, slot } = this.#input;
+    await confirm(source, slot, snapshot, lsn);
+    if (performance.now() - this.#budgetMs >= BUDGET_CHECK_MS) {
+      this.#budgetMs = performance.now();
+      for (const { message, code, remedy } of await enforceLogBudget(source, context.config))
+        context.log.warn(message, { code, remedy });
+    }
     await this.#cleaner.clean(this.#captured.map(({ id }) => id));
   }
 }

@@ -60,6 +60,7 @@ export async function prepareWal(input: SourceInput): Promise<PreparedSource> {
       return {
         changes: new WalSource(input, await publicationFingerprint(source, names)),
         made: publishing.map(({ name }) => `publication ${name} on the source`),
+        problems: [],
       };
     },
   };

@@ -134,10 +134,16 @@ export class PipelineStore {
   }
 
   /** Registers the source once; refuses another one. */
-  async register(source: SourceFacts, slot: string, capture: CaptureKind): Promise<Registration> {
+  async register(
+    source: SourceFacts,
+    slot: string,
+    capture: CaptureKind,
+    registeredOnly: boolean,
+  ): Promise<Registration> {
     await this.#session.query(
-      `insert into erserver.pipeline (name, source_system, source_database, slot, capture) values ($1, $2, $3, $4, $5) on conflict (name) do nothing`,
-      [this.#name, source.systemIdentifier, source.database, slot, capture],
+      `insert into erserver.pipeline as known (name, source_system, source_database, slot, capture, registered_only) values ($1, $2, $3, $4, $5, $6)
+       on conflict (name) do update set registered_only = excluded.registered_only where known.registered_only <> excluded.registered_only`,
+      [this.#name, source.systemIdentifier, source.database, slot, capture, registeredOnly],
     );
     const registration = (await this.registration()) as Registration;
     requireSameSource(registration, source, this.#name);
@@ -288,32 +294,41 @@ export class PipelineStore {
     await this.#session.query("delete from erserver.pipeline where name = $1", [this.#name]);
   }
 
-  /** Drops schema `erserver`, or all that is in it, when no other pipeline ends here; true when it did. */
+  /** As the function, when no other pipeline ends here. */
   async dropSchemaIfUnused(): Promise<boolean> {
     const rows = await this.#session.query(
       "select 1 as one from erserver.pipeline where name <> $1 limit 1",
       [this.#name],
     );
-    if (rows.length > 0) return false;
-    // Who may not make a schema would not get it back: it was made for the role. And the database may be a source too.
-    const [other] = await this.#session.query(
-      `select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')::text as may_create,
-         (pg_catalog.to_regclass('erserver.captured_table') is not null)::text as is_source`,
-    );
-    const isSource = other?.["is_source"] === "true";
-    const tables = "erserver.conflict, erserver.table_state, erserver.progress, erserver.pipeline";
-    if (isSource)
-      await this.#session.query(
-        `drop table ${tables}; delete from erserver.migration where name not like 'source/%'`,
-      );
-    else
-      await this.#session.query(
-        other?.["may_create"] === "true"
-          ? "drop schema erserver cascade"
-          : `drop table ${tables}, erserver.migration`,
-      );
-    return true;
+    return rows.length === 0 && dropSchemaIfUnused(this.#session);
   }
+}
+
+/** Drops schema `erserver`, or what a target has in it, unless tables are registered there; true when it did. No pipeline may end here. */
+export async function dropSchemaIfUnused(session: ControlSession): Promise<boolean> {
+  const [there] = await session.query(
+    "select pg_catalog.to_regclass('erserver.slave_table')::text as slave_table",
+  );
+  if (there?.["slave_table"] != null) {
+    const registered = await session.query("select 1 as one from erserver.slave_table limit 1");
+    if (registered.length > 0) return false;
+  }
+  // Who may not make a schema would not get it back: it was made for the role. And the database may be a source too.
+  const [other] = await session.query(
+    `select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')::text as may_create,
+       (pg_catalog.to_regclass('erserver.captured_table') is not null)::text as is_source`,
+  );
+  const tables =
+    "drop table erserver.conflict, erserver.table_state, erserver.progress, erserver.pipeline; drop table if exists erserver.slave_table";
+  if (other?.["is_source"] === "true")
+    await session.query(`${tables}; delete from erserver.migration where name not like 'source/%'`);
+  else
+    await session.query(
+      other?.["may_create"] === "true"
+        ? "drop schema erserver cascade"
+        : `${tables}; drop table erserver.migration`,
+    );
+  return true;
 }
 
 /** Throws ERS-410 when the source is not the one that was registered: its slots and publications are not ours. */

@@ -3,6 +3,7 @@ import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
 import { lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
+import { readColumnMode } from "../pipeline/column-mode.ts";
 import { connectReplication } from "../pipeline/connect-replication.ts";
 import { type CommandOptions, contextOf } from "../pipeline/context.ts";
 import { emitMarker } from "../pipeline/marker.ts";
@@ -41,6 +42,8 @@ export interface TableComparison {
   readonly equal: boolean;
   /** Without a row identity only its inserts are replicated: it differs once a row was updated or deleted. */
   readonly insertsOnly: boolean;
+  /** Of a table that is replicated by column: an UPDATE of no other columns is replicated. */
+  readonly columns: readonly string[] | undefined;
   readonly sourceRows: number;
   readonly targetRows: number;
 }
@@ -74,6 +77,7 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
     target: { session: sides.target, version: (await readServerFacts(sides.target)).version },
   };
   const pairs = await pairTables(options, capture, catalogues);
+  const byColumn = await readColumnMode(sides.source, { tables: pairs.flatMap(({ sources }) => sources) });
   await using held = new Connections();
   using _giveUp = onAbort(options.signal, () => held.destroy());
   const snapshots = await takeSnapshots(options, sides, held);
@@ -91,7 +95,11 @@ export async function verifyTarget(options: VerifyOptions): Promise<Verification
       target: { reader: targetReader, catalogue: catalogues.target },
     };
     for (let pair = queue.shift(); pair !== undefined; pair = queue.shift()) {
-      const comparison = await compare(pair, readers);
+      const compared = await compare(pair, readers);
+      const columns = byColumn.find(({ oid }) =>
+        pair.sources.some(({ source }) => source.oid === oid),
+      )?.columns;
+      const comparison = { ...compared, columns };
       tables.push(comparison);
       options.onTable?.(comparison);
     }
@@ -301,7 +309,7 @@ interface Reader {
 async function compare(
   { label, sources, target }: Pair,
   readers: Readonly<Record<"source" | "target", Reader>>,
-): Promise<TableComparison> {
+): Promise<Omit<TableComparison, "columns">> {
   const looks = [
     ...sources.map(({ source }) => ({ ...readers.source, table: source })),
     { ...readers.target, table: target },

@@ -11,7 +11,7 @@ export interface RecordingTerminal extends Terminal {
 }
 
 /** A terminal that keeps what is written to it. */
-export function recordingTerminal({ live = false, columns = 80 } = {}): RecordingTerminal {
+export function recordingTerminal({ live = false, columns = 80, answer = "" } = {}): RecordingTerminal {
   let output = "";
   let errors = "";
   let all = "";
@@ -21,6 +21,8 @@ export function recordingTerminal({ live = false, columns = 80 } = {}): Recordin
     paint: PLAIN,
     errorPaint: PLAIN,
     interrupted: new AbortController().signal,
+    ask: async () => answer,
+    askSecret: async () => answer,
     write: (text) => {
       output += text;
       all += text;

@@ -237,6 +237,57 @@ async function installTriggers(session: ControlSession, id: number, relation: Re
   }
 }
 
+/** A table that somebody has asked for by itself. */
+export interface RegisteredTable {
+  /** Number in erserver.captured_table. */
+  readonly id: number;
+  readonly oid: number;
+  /** As it is called now. */
+  readonly schema: string;
+  readonly name: string;
+  /** Empty for a table that is replaced whole. */
+  readonly key: readonly string[];
+  /** Column mode; null for all. */
+  readonly columns: readonly string[] | null;
+}
+
+/** Tables that were dropped since are not among them. */
+export async function readRegisteredTables(session: ControlSession): Promise<RegisteredTable[]> {
+  const rows = await session.query<
+    Record<"id" | "oid" | "schema" | "name" | "key", string> & { columns: string | null }
+  >(
+    `select t.id::text, c.oid::text, n.nspname as schema, c.relname as name, pg_catalog.to_json(t.key)::text as key, pg_catalog.to_json(t.columns)::text as columns
+     from erserver.captured_table t join pg_catalog.pg_class c on c.oid = t.relation join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where t.registered order by n.nspname, c.relname`,
+  );
+  return rows.map(({ id, oid, schema, name, key, columns }) => ({
+    id: Number(id),
+    oid: Number(oid),
+    schema,
+    name,
+    key: JSON.parse(key) as string[],
+    columns: columns === null ? null : (JSON.parse(columns) as string[]),
+  }));
+}
+
+/** The targets that want a table, other than those that want what is registered. */
+export async function otherConsumers(session: ControlSession, id?: number): Promise<string[]> {
+  const rows = await session.query<{ pipeline: string }>(
+    "select pipeline from erserver.consumer where not registered_only and ($1::int is null or $1 = any (tables)) order by pipeline",
+    [id ?? null],
+  );
+  return rows.map(({ pipeline }) => pipeline);
+}
+
+/** Nobody asks for the table by itself any more, and whoever wants no other tables than such does not want it either. */
+export async function unregisterTable(session: ControlSession, id: number): Promise<void> {
+  await session.query("update erserver.captured_table set registered = false where id = $1", [id]);
+  await session.query(
+    "update erserver.consumer set tables = pg_catalog.array_remove(tables, $1) where registered_only and $1 = any (tables)",
+    [id],
+  );
+}
+
 /** Removes what records changes of a table; the user's table stays. */
 async function releaseTable(session: ControlSession, id: number): Promise<void> {
   await session.query(dropCapture(id));

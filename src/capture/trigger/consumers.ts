@@ -1,3 +1,4 @@
+import type { Lsn } from "../../change/lsn.ts";
 import type { ControlSession } from "../../postgres/connect.ts";
 import { notSeenBy, type XidSnapshot } from "./snapshot.ts";
 
@@ -26,28 +27,30 @@ export async function readConsumer(session: ControlSession, pipeline: string): P
   return { tables: JSON.parse(row["tables"] ?? "[]") as number[] };
 }
 
-/** Has the source keep, for this target, what happens to these tables from now on. */
+/** Has the source keep, for this target, what happens to these tables from now on; `registeredOnly`: as long as they are registered there. */
 export async function registerConsumer(
   session: ControlSession,
   pipeline: string,
   tables: readonly number[],
+  registeredOnly: boolean,
 ): Promise<void> {
   await session.query(
-    `insert into erserver.consumer (pipeline, tables, snapshot) values ($1, $2, pg_catalog.txid_current_snapshot())
-     on conflict (pipeline) do update set tables = excluded.tables`,
-    [pipeline, tables],
+    `insert into erserver.consumer (pipeline, tables, registered_only, snapshot) values ($1, $2, $3, pg_catalog.txid_current_snapshot())
+     on conflict (pipeline) do update set tables = excluded.tables, registered_only = excluded.registered_only`,
+    [pipeline, tables, registeredOnly],
   );
 }
 
-/** All that the snapshot sees is on the target, durably. */
+/** All that the snapshot sees is on the target, durably, and everything before this number. */
 export async function confirm(
   session: ControlSession,
   pipeline: string,
   { text }: XidSnapshot,
+  sync: Lsn,
 ): Promise<void> {
   await session.query(
-    "update erserver.consumer set snapshot = $2, confirmed_at = pg_catalog.clock_timestamp() where pipeline = $1",
-    [pipeline, text],
+    "update erserver.consumer set snapshot = $2, sync = $3, confirmed_at = pg_catalog.clock_timestamp() where pipeline = $1",
+    [pipeline, text, String(sync)],
   );
 }
 

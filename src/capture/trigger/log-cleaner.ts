@@ -28,8 +28,9 @@ export class LogCleaner {
     this.#session = session;
   }
 
-  /** One round over the logs of these tables. */
-  async clean(tables: readonly number[]): Promise<void> {
+  /** One round over the logs of these tables, of so many bites each at most; returns how many records were removed. */
+  async clean(tables: readonly number[], mostBites = MOST_BITES): Promise<number> {
+    let removed = 0;
     const bounds = await this.#session.query<Bounds>(
       `select t.id::text, coalesce(pg_catalog.min(pg_catalog.txid_snapshot_xmin(c.snapshot)), now.xmin)::text as xmin,
          coalesce(pg_catalog.min(pg_catalog.txid_snapshot_xmax(c.snapshot)), now.xmin)::text as xmax,
@@ -45,24 +46,36 @@ export class LogCleaner {
       if (BigInt(xmax) <= from) continue;
       const kept = inProgress === "" ? "" : ` and xid not in (${inProgress})`;
       const condition = `xid >= ${from} and xid < ${xmax}${kept}`;
-      const logged = log === null || (await this.#removeAll(log, condition));
-      const replaced = await this.#removeAll(
-        "erserver.replacement",
-        `captured_table = ${id} and ${condition}`,
-      );
-      if (logged && replaced) this.#cleanBelow.set(Number(id), BigInt(xmin));
+      const places = [
+        ...(log === null ? [] : [{ table: log, where: condition }]),
+        { table: "erserver.replacement", where: `captured_table = ${id} and ${condition}` },
+      ];
+      let whole = true;
+      for (const { table, where } of places) {
+        const { rows, more } = await this.#remove(table, where, mostBites);
+        removed += rows;
+        whole &&= !more;
+      }
+      if (whole) this.#cleanBelow.set(Number(id), BigInt(xmin));
     }
+    return removed;
   }
 
-  /** False when there was more than is removed in one round. */
-  async #removeAll(table: string, condition: string): Promise<boolean> {
-    for (let bite = 0; bite < MOST_BITES; bite++) {
+  async #remove(
+    table: string,
+    condition: string,
+    mostBites: number,
+  ): Promise<{ rows: number; more: boolean }> {
+    let removed = 0;
+    for (let bite = 0; bite < mostBites; bite++) {
       const [row] = await this.#session.query(
         `with gone as (delete from ${table} where ctid = any (array(select ctid from ${table} where ${condition} limit ${BITE_ROWS})) returning 1)
          select count(*)::text as rows from gone`,
       );
-      if (Number(row?.["rows"]) < BITE_ROWS) return true;
+      const rows = Number(row?.["rows"]);
+      removed += rows;
+      if (rows < BITE_ROWS) return { rows: removed, more: false };
     }
-    return false;
+    return { rows: removed, more: true };
   }
 }

@@ -83,6 +83,13 @@ function report(target: string, { lsn, tables }: Verification, paint: Paint): st
     different
       .filter((table) => table.insertsOnly)
       .map(({ table }) => `${table} has no row identity: its updates and deletes are not replicated\n`)
+      .join("") +
+    different
+      .flatMap(({ table, columns }) => (columns === undefined ? [] : [{ table, columns }]))
+      .map(
+        ({ table, columns }) =>
+          `${table} is replicated by column: an UPDATE that changes none of ${columns.join(", ")} is not\n`,
+      )
       .join("")
   );
 }
@@ -91,10 +98,12 @@ function differs(target: string, different: readonly TableComparison[]): Erserve
   const names = different.map(({ table }) => table).join(", ");
   return new ErserverError("ERS-801", `content differs from the source: ${names}`, {
     subject: target,
-    remedy: different.every((table) => table.insertsOnly)
-      ? `Give the tables a primary key or REPLICA IDENTITY FULL on the source, so that updates and deletes arrive from then on; to fill them again: erserver drop --target ${target}, empty its tables, erserver run.`
-      : "Something else has written to the target, or a conflict was resolved there (see table erserver.conflict). " +
-        `To fill it again: erserver drop --target ${target}, empty its tables, erserver run.`,
+    remedy: different.every(({ columns }) => columns !== undefined)
+      ? `To have all of their changes: MasterAddTable SOURCEDB TABLE, without a column, for ${names}.`
+      : different.every((table) => table.insertsOnly)
+        ? `Give the tables a primary key or REPLICA IDENTITY FULL on the source, so that updates and deletes arrive from then on; to fill them again: erserver drop --target ${target}, empty its tables, erserver run.`
+        : "Something else has written to the target, or a conflict was resolved there (see table erserver.conflict). " +
+          `To fill it again: erserver drop --target ${target}, empty its tables, erserver run.`,
   });
 }
 

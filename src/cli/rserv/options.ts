@@ -1,0 +1,122 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Conninfo, describeConninfo, parseConninfo } from "../../config/conninfo.ts";
+import { systemEnvironment } from "../../config/environment.ts";
+import { Secret } from "../../config/secrets.ts";
+import { ErserverError } from "../../errors/erserver-error.ts";
+import { createLogger, type Logger } from "../../observability/log.ts";
+import { connectControl } from "../../postgres/connect.ts";
+import type { Database } from "../../rserv/database.ts";
+import type { Terminal } from "../terminal.ts";
+
+/** Of every one of the old commands. */
+export interface CommonOptions {
+  readonly host?: string;
+  readonly port?: string;
+  readonly user?: string;
+  readonly verbose?: boolean;
+  readonly noverbose?: boolean;
+  readonly quiet?: boolean;
+  readonly debug?: boolean;
+}
+
+export type Role = "master" | "slave";
+
+/** Of commands about both databases: what is not given for one of them is as for both. */
+export type PairOptions = CommonOptions & {
+  readonly [name in `${Role}${"host" | "port" | "user"}`]?: string;
+};
+
+const TIMEOUT_MS = 30_000;
+
+/** Adds `--host`, `--port` and `--user`, how much is said, and what is refused. */
+export function withCommon(command: Command, roles: readonly Role[]): Command {
+  const both = roles.length > 1 ? " of both databases" : "";
+  command
+    .option("--host <host>", `server${both}: a name, an address, or the folder of a socket`)
+    .option("--port <port>", `port${both}`)
+    .option("--user <user>", `role${both}`);
+  if (roles.length > 1) {
+    for (const role of roles)
+      command
+        .option(`--${role}host <host>`, `server of the ${role}`)
+        .option(`--${role}port <port>`, `port of the ${role}`)
+        .option(`--${role}user <user>`, `role on the ${role}`);
+  }
+  // Whoever can list processes can read it.
+  const passwords = ["password", ...(roles.length > 1 ? roles.map((role) => `${role}password`) : [])];
+  for (const name of passwords)
+    command.addOption(new Option(`--${name} <refused>`).hideHelp().argParser(refusePassword));
+  return command
+    .option("--verbose", "say more")
+    .option("--quiet", "say nothing when all went well")
+    .addOption(new Option("--noverbose", "say no more than needed").hideHelp())
+    .addOption(new Option("--debug", "say everything").hideHelp());
+}
+
+function refusePassword(): never {
+  throw new InvalidArgumentError(
+    "A password is not taken from the command line, where others can read it: use ~/.pgpass, PGPASSWORD, or the prompt.",
+  );
+}
+
+export function logOf({ verbose, quiet, debug }: CommonOptions): Logger {
+  const level = debug === true ? "debug" : verbose === true ? "info" : quiet === true ? "error" : "warn";
+  return createLogger({ level });
+}
+
+/** The database of this name, as its options say where; a URL or `keyword=value` string says it all by itself. */
+export async function databaseOf(
+  name: string,
+  options: PairOptions,
+  terminal: Terminal,
+  role?: Role,
+): Promise<Database> {
+  const of = (what: "host" | "port" | "user"): string | undefined =>
+    (role === undefined ? undefined : options[`${role}${what}`]) ?? options[what];
+  const given = { host: of("host"), port: of("port"), user: of("user") };
+  const settings = Object.fromEntries(
+    Object.entries(given).filter((entry): entry is [string, string] => entry[1] !== undefined),
+  );
+  const isWhole = /^postgres(?:ql)?:\/\/|=/.test(name);
+  if (isWhole && Object.keys(settings).length > 0)
+    throw new ErserverError(
+      "ERS-106",
+      "a connection string and --host, --port or --user exclude each other",
+      {
+        remedy: "Put host, port and user into the connection string, or give the database's name alone.",
+      },
+    );
+  const conninfo = parseConninfo(isWhole ? name : { ...settings, dbname: name }, systemEnvironment());
+  const { interrupted: signal } = terminal;
+  const database = { conninfo, timeoutMs: TIMEOUT_MS, signal };
+  return { ...database, conninfo: await withPassword(database, terminal) };
+}
+
+/** Asks for a password where the server wants one and none is to be found. */
+async function withPassword(
+  { conninfo, timeoutMs, signal }: Database,
+  terminal: Terminal,
+): Promise<Conninfo> {
+  // Nobody to ask: the command itself says what is wrong.
+  if (conninfo.password !== undefined || !process.stdin.isTTY) return conninfo;
+  const options = {
+    applicationName: "erserver rserv",
+    timeoutMs,
+    ...(signal === undefined ? {} : { signal }),
+  };
+  try {
+    await (await connectControl(conninfo, options)).end();
+    return conninfo;
+  } catch (error) {
+    if (!(error instanceof ErserverError) || error.code !== "ERS-202") return conninfo;
+    const answer = await terminal.askSecret(`Password for ${describeConninfo(conninfo)}: `);
+    return answer === undefined ? conninfo : { ...conninfo, password: new Secret(answer) };
+  }
+}
+
+/** A sync's number. */
+export function syncId(value: string): bigint {
+  if (!/^\d{1,18}$/.test(value))
+    throw new InvalidArgumentError("The number of a sync is needed, such as 17.");
+  return BigInt(value);
+}

@@ -1,0 +1,73 @@
+import { Command } from "commander";
+import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../rserv/slave.ts";
+import type { Terminal } from "../terminal.ts";
+import { addedText, removedText } from "./lines.ts";
+import { type CommonOptions, databaseOf, withCommon } from "./options.ts";
+
+export function slaveCommands(terminal: Terminal): Command[] {
+  const say = (options: CommonOptions, text: string): void => {
+    if (options.quiet !== true) terminal.write(`${text}\n`);
+  };
+  const command = (name: string): Command => withCommon(new Command(name), ["slave"]);
+  return [
+    command("SlaveInit")
+      .summary("make a database a slave")
+      .description("Make a database a slave: schema erserver in it. Its tables are added with SlaveAddTable.")
+      .argument("<slavedb>", "database, or a connection string")
+      .action(async (slavedb: string, options: CommonOptions) => {
+        const slave = await databaseOf(slavedb, options, terminal);
+        const made = await slaveInit(slave);
+        const { database } = slave.conninfo;
+        say(
+          options,
+          made
+            ? `SlaveInit: ${database} is a slave; next: SlaveAddTable ${database} TABLE`
+            : `SlaveInit: ${database} is already initialized as a slave`,
+        );
+      }),
+    command("SlaveAddTable")
+      .summary("have a table made and kept as on the master")
+      .description(
+        "Have a table made and kept as on the master: the first Replicate makes its rows those of the master, whatever they were. " +
+          "The columns must be those that MasterAddTable was told.",
+      )
+      .argument("<slavedb>", "database, or a connection string")
+      .argument("<table>", "table, with its schema where it is not in the search_path")
+      .argument("[column]", "column, as for MasterAddTable")
+      .action(async (slavedb: string, table: string, column: string | undefined, options: CommonOptions) => {
+        const slave = await databaseOf(slavedb, options, terminal);
+        say(options, `SlaveAddTable: ${addedText(await slaveAddTable(slave, { table, column }))}`);
+      }),
+    command("SlaveRemoveTable")
+      .summary("leave a table, or a column of it, alone from now on")
+      .description("Leave a table alone from now on; it stays as it is.")
+      .argument("<slavedb>", "database, or a connection string")
+      .argument("<table>", "table")
+      .argument("[column]", "column; the last one takes the table with it")
+      .action(async (slavedb: string, table: string, column: string | undefined, options: CommonOptions) => {
+        const slave = await databaseOf(slavedb, options, terminal);
+        const result = await slaveRemoveTable(slave, { table, column });
+        say(options, `SlaveRemoveTable: ${removedText(table, result)}`);
+      }),
+    command("SlaveDrop")
+      .summary("undo SlaveInit and SlaveAddTable")
+      .description(
+        "Remove all that SlaveInit, SlaveAddTable and Replicate have made. The tables and their rows stay.",
+      )
+      .argument("<slavedb>", "database, or a connection string")
+      .action(async (slavedb: string, options: CommonOptions) => {
+        const slave = await databaseOf(slavedb, options, terminal);
+        const dropped = await slaveDrop(slave);
+        const { database } = slave.conninfo;
+        if (dropped === undefined) {
+          say(options, `SlaveDrop: ${database} is no slave; nothing to remove`);
+          return;
+        }
+        const { names, others } = dropped;
+        const stays = others.length === 0 ? "" : `; targets of erserver stay: ${others.join(", ")}`;
+        const then = names.map((name) => `MasterDrop MASTERDB --slave=${name}`).join(", ");
+        const next = names.length === 0 ? "" : `; on the master, where changes are kept for it, run: ${then}`;
+        say(options, `SlaveDrop: ${database} is no slave any more${stays}${next}`);
+      }),
+  ];
+}

@@ -1,0 +1,70 @@
+import { captureExists } from "../capture/trigger/consumers.ts";
+import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { connectDatabase, type Side } from "../pipeline/sides.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+import { schemaExists } from "../store/migrate.ts";
+
+/** A master or a slave, as a command is told of it. */
+export interface Database {
+  readonly conninfo: Conninfo;
+  /** Milliseconds of silence after which a server counts as lost. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Does something in a session of its own. */
+export async function inDatabase<T>(
+  { conninfo, timeoutMs, signal }: Database,
+  side: Side,
+  work: (session: ControlSession) => Promise<T>,
+): Promise<T> {
+  await using session = await connectDatabase(conninfo, side, {
+    applicationName: "erserver rserv",
+    timeoutMs,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return await work(session);
+}
+
+/** Throws ERS-407 unless MasterInit was run, and says so when it is a slave that is asked. */
+export async function requireMaster(session: ControlSession, { conninfo }: Database): Promise<void> {
+  if (await captureExists(session)) return;
+  throw notInitialized(conninfo, "MasterInit", (await slaveExists(session)) ? "SlaveInit" : undefined);
+}
+
+/** Throws ERS-407 unless SlaveInit was run, and says so when it is a master that is asked. */
+export async function requireSlave(session: ControlSession, { conninfo }: Database): Promise<void> {
+  if (await slaveExists(session)) return;
+  throw notInitialized(conninfo, "SlaveInit", (await captureExists(session)) ? "MasterInit" : undefined);
+}
+
+/** A target that an older version has made, or `erserver run`, has no register of tables yet. */
+async function slaveExists(session: ControlSession): Promise<boolean> {
+  if (!(await schemaExists(session))) return false;
+  const [there] = await session.query("select pg_catalog.to_regclass('erserver.slave_table')::text as name");
+  return there?.["name"] != null;
+}
+
+function notInitialized(
+  conninfo: Conninfo,
+  wanted: "MasterInit" | "SlaveInit",
+  found: string | undefined,
+): ErserverError {
+  const where = describeConninfo(conninfo);
+  const role = { MasterInit: "master", SlaveInit: "slave" };
+  const other = wanted === "MasterInit" ? "slave" : "master";
+  return new ErserverError(
+    "ERS-407",
+    found === undefined
+      ? `${where} is no ${role[wanted]} yet`
+      : `${where} is no ${role[wanted]}: ${found} was run there, it is a ${other}`,
+    {
+      subject: where,
+      remedy:
+        found === undefined
+          ? `Run: ${wanted} ${conninfo.database}`
+          : `Name the ${role[wanted]}, not the ${other}; or, if it is to be both: ${wanted} ${conninfo.database}`,
+    },
+  );
+}

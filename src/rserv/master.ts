@@ -1,0 +1,220 @@
+import {
+  captureTables,
+  dropCaptureIfUnused,
+  forgetIfRestored,
+  otherConsumers,
+  readRegisteredTables,
+  recordAllRows,
+  type RegisteredTable,
+  releaseUnwanted,
+  type TableToCapture,
+  unregisterTable,
+} from "../capture/trigger/captured-tables.ts";
+import { captureExists, forgetConsumer, readConsumer } from "../capture/trigger/consumers.ts";
+import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
+import { describeConninfo } from "../config/conninfo.ts";
+import { exactPattern } from "../config/table-pattern.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { readSelection } from "../pipeline/read-selection.ts";
+import { tablesToCapture } from "../pipeline/tables-to-capture.ts";
+import { oneAtATime } from "../postgres/advisory-lock.ts";
+import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+import { requirePrivileges } from "../postgres/privileges.ts";
+import { readSourceFacts } from "../postgres/server-facts.ts";
+import { migrate } from "../store/migrate.ts";
+import { type Database, inDatabase, requireMaster } from "./database.ts";
+import { namedColumn, namedTable } from "./named-table.ts";
+import { narrow, type Registered, widen } from "./registration.ts";
+
+/** Makes what the master needs; false when it was there. */
+export async function masterInit(master: Database): Promise<boolean> {
+  return inDatabase(master, "source", async (session) => {
+    const made = await migrate(session, describeConninfo(master.conninfo), "source");
+    await forgetIfRestored(session);
+    return made.length > 0;
+  });
+}
+
+export interface TableRequest {
+  /** As somebody calls it. */
+  readonly table: string;
+  /** Column mode; without it all columns. */
+  readonly column?: string | undefined;
+  /** Take a table without a key, to be replaced whole. */
+  readonly fullRefresh?: boolean;
+}
+
+export interface TableResult {
+  /** `schema.table`, quoted where needed. */
+  readonly label: string;
+  readonly how: Registered;
+  /** What is registered now; null for all columns. */
+  readonly columns: readonly string[] | null;
+  /** It has no key, and is replaced whole. */
+  readonly whole: boolean;
+}
+
+/** Has changes of a table recorded from now on; with a column, those of rows whose column changes, and whatever comes and goes. */
+export async function masterAddTable(master: Database, request: TableRequest): Promise<TableResult> {
+  return inDatabase(master, "source", async (session) => {
+    await requireMaster(session, master);
+    const { table, fullRefresh = false } = request;
+    const facts = await readSourceFacts(session);
+    const found = await namedTable(session, facts.version, table);
+    const label = tableLabel(found.schema, found.name);
+    const column = request.column === undefined ? undefined : namedColumn(found, request.column);
+    const wish = await wishFor(session, found, fullRefresh);
+    const whole = wish.key.length === 0;
+    if (whole && column !== undefined) throw columnWithoutKey(label);
+
+    const before = await readCaptured(session, found.oid);
+    const { columns, how } = widen(before, column);
+    const isRegistered = before?.registered === true;
+    const [captured] = await captureTables(session, [{ ...wish, columns, registered: true }]);
+    // What the other columns have been changed to meanwhile nobody has recorded.
+    if (captured !== undefined && before !== undefined && before.columns !== null && columns === null)
+      for (const relation of wish.relations.slice(0, 1)) await recordAllRows(session, captured, relation);
+    return { label, columns, whole, how: isRegistered ? how : "added" };
+  });
+}
+
+export interface RemovedTable {
+  readonly label: string;
+  /** The columns that stay registered; undefined when the table is gone. */
+  readonly columns: readonly string[] | undefined;
+  /** Targets of `erserver` that want the table all the same. */
+  readonly wantedBy: readonly string[];
+}
+
+/** Undefined when it is not registered. */
+export async function masterRemoveTable(
+  master: Database,
+  { table, column: columnText }: TableRequest,
+): Promise<RemovedTable | undefined> {
+  return inDatabase(master, "source", async (session) => {
+    await requireMaster(session, master);
+    const { version } = await readSourceFacts(session);
+    const found = await namedTable(session, version, table);
+    const column = columnText === undefined ? undefined : namedColumn(found, columnText);
+    const registered = (await readRegisteredTables(session)).find(({ oid }) => oid === found.oid);
+    if (registered === undefined) return undefined;
+    const label = tableLabel(found.schema, found.name);
+    const left = narrow(registered, column);
+    if (left !== undefined) {
+      const wish = await wishFor(session, found, true);
+      await captureTables(session, [{ ...wish, columns: left, registered: true }]);
+      return { label, columns: left, wantedBy: [] };
+    }
+    return { label, columns: undefined, wantedBy: await unregister(session, found, registered) };
+  });
+}
+
+/** With the registration column mode ends, too, for whoever wants the table all the same. */
+async function unregister(
+  session: ControlSession,
+  table: CatalogTable,
+  { id, columns }: RegisteredTable,
+): Promise<string[]> {
+  await oneAtATime(session, () => unregisterTable(session, id));
+  const wantedBy = await otherConsumers(session, id);
+  if (wantedBy.length > 0 && columns !== null) {
+    const wish = await wishFor(session, table, true);
+    const [captured] = await captureTables(session, [{ ...wish, columns: null }]);
+    if (captured !== undefined) await recordAllRows(session, captured, table);
+  }
+  await releaseUnwanted(session);
+  return wantedBy;
+}
+
+/** Throws what keeps the table from being replicated. */
+async function wishFor(
+  session: ControlSession,
+  { schema, name }: CatalogTable,
+  fullRefresh: boolean,
+): Promise<TableToCapture> {
+  const facts = await readSourceFacts(session);
+  const include = [{ ...exactPattern(schema, name), columns: undefined, where: undefined }];
+  const withoutKey = fullRefresh ? "refresh" : "stop";
+  const rules = { include, exclude: [], publishViaPartitionRoot: true, withoutKey } as const;
+  const selection = await readSelection(session, facts, rules, "trigger");
+  requirePrivileges({
+    side: "source",
+    role: facts.user,
+    tables: selection.tables.map(({ source }) => source),
+  });
+  const [wish] = await tablesToCapture({ source: session, sourceFacts: facts, selection });
+  return wish as TableToCapture;
+}
+
+/** How a table is recorded, whoever has asked for it. */
+async function readCaptured(
+  session: ControlSession,
+  oid: number,
+): Promise<{ columns: string[] | null; registered: boolean } | undefined> {
+  const [row] = await session.query(
+    "select pg_catalog.to_json(columns)::text as columns, registered::text from erserver.captured_table where relation = $1",
+    [oid],
+  );
+  if (row === undefined) return undefined;
+  const columns = row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]);
+  return { columns, registered: row["registered"] === "true" };
+}
+
+/** Removes all that MasterInit and MasterAddTable have made; undefined when there was nothing. Throws ERS-414 while targets of `erserver` want it. */
+export async function masterDrop(master: Database): Promise<{ tables: number } | undefined> {
+  return inDatabase(master, "source", async (session) => {
+    if (!(await captureExists(session))) return undefined;
+    const others = await otherConsumers(session);
+    if (others.length > 0) throw stillWanted(others, describeConninfo(master.conninfo));
+    await session.query(
+      "update erserver.captured_table set registered = false; delete from erserver.consumer",
+    );
+    const tables = await releaseUnwanted(session);
+    await dropCaptureIfUnused(session);
+    await dropSchemaIfEmpty(session);
+    return { tables };
+  });
+}
+
+/** Forgets a slave that is not to come back: what was kept for it is kept no longer. False when the master does not know it. */
+export async function masterForget(master: Database, slave: string): Promise<boolean> {
+  return inDatabase(master, "source", async (session) => {
+    await requireMaster(session, master);
+    if ((await readConsumer(session, slave)) === undefined) return false;
+    const others = await otherConsumers(session);
+    if (others.includes(slave)) throw stillWanted([slave], describeConninfo(master.conninfo));
+    await forgetConsumer(session, slave);
+    await new LogCleaner(session).clean((await readRegisteredTables(session)).map(({ id }) => id));
+    return true;
+  });
+}
+
+/** Who may not make schemas in the database had it made by somebody else, and would not get it back. */
+async function dropSchemaIfEmpty(session: ControlSession): Promise<void> {
+  const [row] = await session.query(
+    `select (pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+       and not exists (select from pg_catalog.pg_class where relnamespace = n.oid) and not exists (select from pg_catalog.pg_proc where pronamespace = n.oid))::text as empty
+     from pg_catalog.pg_namespace n where nspname = 'erserver'`,
+  );
+  if (row?.["empty"] === "true") await session.query("drop schema erserver");
+}
+
+function columnWithoutKey(label: string): ErserverError {
+  return new ErserverError(
+    "ERS-107",
+    `${label} has no key and is replaced whole, whichever of its columns has changed`,
+    { subject: label, remedy: `Add it without a column, on both sides; or give ${label} a primary key.` },
+  );
+}
+
+function stillWanted(names: readonly string[], where: string): ErserverError {
+  return new ErserverError(
+    "ERS-414",
+    `${where}: ${names.length === 1 ? "target" : "targets"} ${names.join(", ")} of an erserver configuration ${names.length === 1 ? "gets its" : "get their"} changes from here`,
+    {
+      subject: names.join(", "),
+      remedy: `Remove ${names.length === 1 ? "it" : "them"} first: ${names.map((name) => `erserver drop --target ${name}`).join(", ")}.`,
+    },
+  );
+}

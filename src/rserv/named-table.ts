@@ -1,0 +1,71 @@
+import { didYouMean } from "../config/did-you-mean.ts";
+import { parseName } from "../config/table-pattern.ts";
+import { ErserverError } from "../errors/erserver-error.ts";
+import { type CatalogTable, readTables, tableLabel } from "../postgres/catalog.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+
+/**
+ * The table that somebody calls so: as in psql, with or without its schema, folded to lower case unless quoted; or exactly as in the
+ * catalogue, where that is one table. Throws ERS-401 with what it may have been meant to be.
+ */
+export async function namedTable(
+  session: ControlSession,
+  version: number,
+  text: string,
+): Promise<CatalogTable> {
+  const tables = await readTables(session, version);
+  const oid = await oidOf(session, text);
+  const exact = tables.filter(({ name }) => name === text);
+  const found =
+    tables.find((table) => table.oid === oid) ??
+    (oid === undefined && exact.length === 1 ? exact[0] : undefined);
+  if (found !== undefined) return found;
+  const labels = tables.map(({ schema, name }) => tableLabel(schema, name));
+  const guess = didYouMean(text, [...labels, ...tables.map(({ name }) => name)]);
+  throw new ErserverError(
+    "ERS-401",
+    oid === undefined
+      ? `there is no table ${JSON.stringify(text)}.${guess}`
+      : `${JSON.stringify(text)} is not a table that can be replicated: a view, a sequence, or one of the system's`,
+    {
+      subject: text,
+      remedy:
+        labels.length === 0
+          ? "The database has no table that the role can see: is it the right one?"
+          : `Name a table, with its schema where it is not in the search_path: ${labels.slice(0, 10).join(", ")}${labels.length > 10 ? ", …" : ""}`,
+    },
+  );
+}
+
+/** Undefined for what the server does not find, and for what is no name. */
+async function oidOf(session: ControlSession, text: string): Promise<number | undefined> {
+  try {
+    const [row] = await session.query("select pg_catalog.to_regclass($1)::oid::text as oid", [text]);
+    return row?.["oid"] == null ? undefined : Number(row["oid"]);
+  } catch (error) {
+    if (error instanceof ErserverError && error.entry.retry === "reconnect") throw error;
+    return undefined;
+  }
+}
+
+/** A column of the table: exactly so in the catalogue, or folded as in psql. Throws ERS-402. */
+export function namedColumn({ schema, name, columns }: CatalogTable, text: string): string {
+  const names = columns.map((column) => column.name);
+  if (names.includes(text)) return text;
+  const folded = foldedName(text);
+  if (folded !== undefined && names.includes(folded)) return folded;
+  throw new ErserverError(
+    "ERS-402",
+    `${tableLabel(schema, name)} has no column ${JSON.stringify(text)}.${didYouMean(text, names)}`,
+    { subject: text, remedy: `Its columns are: ${names.join(", ")}.` },
+  );
+}
+
+function foldedName(text: string): string | undefined {
+  try {
+    return parseName(text);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}

@@ -99,8 +99,8 @@ export class WireConnection {
   }
 
   /** Starts a query for its rows, many or few; errors appear when it is iterated. All values come in one format. */
-  select(sql: string, format: "text" | "binary"): FrameRuns {
-    return new FrameRuns(this.#channel, selectRequest(sql, format));
+  select(queries: readonly string[], format: "text" | "binary"): FrameRuns {
+    return new FrameRuns(this.#channel, selectRequest(queries, format));
   }
 
   /** Starts `COPY … FROM STDIN`. */

@@ -18,7 +18,7 @@ import { FrameWriter } from "./writer.ts";
 /** Reading stops when this much waits for the consumer. */
 const LOOK_AHEAD = 512 * 1024;
 
-/** A statement with many rows: what is sent, the type of the frames that bring them, and what else answers. */
+/** Statements with many rows: what is sent, the type of the frames that bring them, and what else answers. */
 export interface RowsRequest {
   readonly frames: Buffer;
   readonly rowType: number;
@@ -30,29 +30,31 @@ export function copyOutRequest(sql: string): RowsRequest {
   return { frames: queryFrame(sql), rowType: COPY_DATA, others: [COPY_OUT_RESPONSE, COPY_DONE] };
 }
 
-/** A query: a DataRow frame for each row, whose values are all text or all binary. */
-export function selectRequest(sql: string, format: "text" | "binary"): RowsRequest {
+/** Queries, in one flight: a DataRow frame for each row, whose values are all text or all binary. */
+export function selectRequest(queries: readonly string[], format: "text" | "binary"): RowsRequest {
   const writer = new FrameWriter();
-  writer.begin(PARSE);
-  writer.cstring("");
-  writer.cstring(sql);
-  writer.int16(0);
-  writer.end();
-  writer.begin(BIND);
-  writer.cstring("");
-  writer.cstring("");
-  writer.int16(0);
-  writer.int16(0);
-  writer.int16(1);
-  writer.int16(format === "binary" ? 1 : 0);
-  writer.end();
-  writer.bytes(EXECUTE_FRAME);
+  for (const sql of queries) {
+    writer.begin(PARSE);
+    writer.cstring("");
+    writer.cstring(sql);
+    writer.int16(0);
+    writer.end();
+    writer.begin(BIND);
+    writer.cstring("");
+    writer.cstring("");
+    writer.int16(0);
+    writer.int16(0);
+    writer.int16(1);
+    writer.int16(format === "binary" ? 1 : 0);
+    writer.end();
+    writer.bytes(EXECUTE_FRAME);
+  }
   writer.bytes(SYNC_FRAME);
   return { frames: writer.take(), rowType: DATA_ROW, others: [PARSE_COMPLETE, BIND_COMPLETE] };
 }
 
 /**
- * The rows of a statement. Iterating yields runs of whole frames, headers included, as they came: those of a COPY
+ * The rows of a statement, or of several one after the other. Iterating yields runs of whole frames, headers included, as they came: those of a COPY
  * can be given to `CopyIn.writeFrames` of another connection, and `framePayloads` finds the payloads.
  *
  * The iteration ends when the server is ready for the next query, and throws its ServerError or the
@@ -60,7 +62,8 @@ export function selectRequest(sql: string, format: "text" | "binary"): RowsReque
  */
 export class FrameRuns implements AsyncIterable<Buffer> {
   readonly #channel: Channel;
-  readonly #runs: Buffer[] = [];
+  readonly #runs: { readonly bytes: Buffer; readonly statement: number }[] = [];
+  #statement = 0;
   #queued = 0;
   #paused = false;
   #rows = 0;
@@ -71,7 +74,7 @@ export class FrameRuns implements AsyncIterable<Buffer> {
   constructor(channel: Channel, request: RowsRequest) {
     this.#channel = channel;
     const replies = new FrameRunsReplies(request, {
-      run: (run) => this.#push(run),
+      run: (bytes, statement) => this.#push(bytes, statement),
       over: (rows, error) => this.#end(rows, error),
     });
     if (!channel.begin(replies)) return;
@@ -84,14 +87,20 @@ export class FrameRuns implements AsyncIterable<Buffer> {
     return this.#rows;
   }
 
+  /** Which of the statements the run is of that was yielded last, from 0. */
+  get statement(): number {
+    return this.#statement;
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
     try {
       for (;;) {
         const run = this.#runs.shift();
         if (run !== undefined) {
-          this.#queued -= run.length;
+          this.#queued -= run.bytes.length;
           if (this.#paused && this.#queued < LOOK_AHEAD / 2) this.#resume();
-          yield run;
+          this.#statement = run.statement;
+          yield run.bytes;
         } else if (this.#over) {
           break;
         } else {
@@ -106,9 +115,9 @@ export class FrameRuns implements AsyncIterable<Buffer> {
     }
   }
 
-  #push(run: Buffer): void {
-    this.#runs.push(run);
-    this.#queued += run.length;
+  #push(bytes: Buffer, statement: number): void {
+    this.#runs.push({ bytes, statement });
+    this.#queued += bytes.length;
     if (!this.#paused && this.#queued > LOOK_AHEAD) {
       this.#paused = true;
       this.#channel.pause();
@@ -143,7 +152,7 @@ export function framePayloads(run: Buffer, visit: (bytes: Buffer, start: number,
 }
 
 interface FrameRunsEvents {
-  readonly run: (run: Buffer) => void;
+  readonly run: (bytes: Buffer, statement: number) => void;
   readonly over: (rows: number, error: Error | undefined) => void;
 }
 
@@ -155,6 +164,7 @@ class FrameRunsReplies implements Replies {
   #start = 0;
   #end = 0;
   #rows = 0;
+  #statement = 0;
   #error: ServerError | undefined;
 
   constructor(request: RowsRequest, events: FrameRunsEvents) {
@@ -171,15 +181,18 @@ class FrameRunsReplies implements Replies {
         this.#start = frame.start - HEADER;
       }
       this.#end = frame.end;
-    } else if (frame.type === COMMAND_COMPLETE) this.#rows = Math.max(readTagCount(frame), 0);
-    else if (!others.includes(frame.type)) throw frame.violation("does not answer a statement with rows");
+    } else if (frame.type === COMMAND_COMPLETE) {
+      this.chunkEnd();
+      this.#statement++;
+      this.#rows += Math.max(readTagCount(frame), 0);
+    } else if (!others.includes(frame.type)) throw frame.violation("does not answer a statement with rows");
   }
 
   chunkEnd(): void {
     if (this.#bytes === undefined) return;
     const run = this.#bytes.subarray(this.#start, this.#end);
     this.#bytes = undefined;
-    this.#events.run(run);
+    this.#events.run(run, this.#statement);
   }
 
   error(error: ServerError): void {

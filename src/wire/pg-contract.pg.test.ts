@@ -257,7 +257,7 @@ describe("a socket taken over from pg", () => {
   test.each(["text", "binary"] as const)("gives the rows of a query as they come: %s", async (format) => {
     const connection = await connect();
     const rows = connection.select(
-      "select i, case when i % 2 = 0 then repeat('x', i) end from generate_series(1, 3000) as i",
+      ["select i, case when i % 2 = 0 then repeat('x', i) end from generate_series(1, 3000) as i"],
       format,
     );
     let sum = 0;
@@ -278,10 +278,31 @@ describe("a socket taken over from pg", () => {
     }
     expect(rows.rows).toBe(3000);
     expect({ sum, nulls }).toEqual({ sum: 4_501_500, nulls: 1500 });
-    const failing = connection.select("select 1 / (i - 2) from generate_series(1, 3) as i", format);
+    const failing = connection.select(["select 1 / (i - 2) from generate_series(1, 3) as i"], format);
     await expect(async () => {
       for await (const _run of failing);
     }).rejects.toMatchObject({ code: "22012" });
+    expect(await one(connection, "select 7")).toBe("7");
+  });
+
+  test("gives the rows of several queries in one flight, and says which they are of", async () => {
+    const connection = await connect();
+    const counts = [2000, 0, 1, 70_000];
+    const rows = connection.select(
+      counts.map((count) => `select repeat('x', 20) from generate_series(1, ${count})`),
+      "text",
+    );
+    const found = counts.map(() => 0);
+    for await (const run of rows) framePayloads(run, () => found[rows.statement]!++);
+    expect(found).toEqual(counts);
+    expect(rows.rows).toBe(72_001);
+    // What comes behind a failure is not run.
+    const failing = connection.select(["select 1", "select 1 / 0", "select 2"], "text");
+    const seen: number[] = [];
+    await expect(async () => {
+      for await (const _run of failing) seen.push(failing.statement);
+    }).rejects.toMatchObject({ code: "22012" });
+    expect(seen).toEqual([0]);
     expect(await one(connection, "select 7")).toBe("7");
   });
 

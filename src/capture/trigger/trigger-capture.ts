@@ -233,7 +233,7 @@ export class TriggerCapture implements AsyncDisposable {
 
   async #rows(sql: string, toChange: (bytes: Buffer, start: number, end: number) => Change): Promise<void> {
     const { connection, sink, binary } = this.#options;
-    for await (const run of connection.select(sql, binary ? "binary" : "text")) {
+    for await (const run of connection.select([sql], binary ? "binary" : "text")) {
       framePayloads(run, (bytes, start, end) => sink.change(toChange(bytes, start, end)));
       if (sink.full) await this.#whenRoom();
     }

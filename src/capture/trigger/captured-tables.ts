@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { SQLSTATE } from "../../errors/sqlstate.ts";
 import { oneAtATime } from "../../postgres/advisory-lock.ts";
@@ -57,9 +58,13 @@ const LOCK_PAUSE_MS = 100;
 
 interface Known {
   readonly id: number;
+  readonly schema: string;
+  readonly name: string;
+  readonly key: readonly string[];
   readonly attributes: readonly number[];
   readonly relations: readonly number[];
   readonly columns: readonly string[] | null;
+  readonly registered: boolean;
   readonly definition: string;
 }
 
@@ -72,14 +77,21 @@ export async function captureTables(
   session: ControlSession,
   wanted: readonly TableToCapture[],
 ): Promise<CapturedTable[]> {
-  const specs = await oneAtATime(session, async () => {
+  const { triggers, tables } = await oneAtATime(session, async () => {
+    const there = await readTriggers(session, wanted);
+    const known = await readKnown(session, wanted);
+    const attributes = await readAttributes(session, wanted);
     const registered: Registered[] = [];
-    for (const wish of wanted) registered.push(await register(session, wish));
-    return registered;
+    for (const wish of wanted) {
+      const { oid } = wish.table;
+      const keyAttributes = keyOf(wish, attributes.get(oid) ?? []);
+      registered.push(await register(session, wish, keyAttributes, known.get(oid), there));
+    }
+    return { triggers: there, tables: registered };
   });
   const captured: CapturedTable[] = [];
-  for (const { wish, spec, known } of specs) {
-    for (const relation of await untriggered(session, spec.id, wish.relations))
+  for (const { wish, spec, known } of tables) {
+    for (const relation of untriggered(triggers, spec.id, wish.relations))
       await installTriggers(session, spec.id, relation);
     const joined =
       known === undefined ? [] : wish.relations.filter(({ oid }) => !known.relations.includes(oid));
@@ -103,48 +115,60 @@ interface Registered {
 }
 
 /** Log and functions, which lock nothing of the user's. */
-async function register(session: ControlSession, wish: TableToCapture): Promise<Registered> {
-  const { table, key, relations, registered = false } = wish;
-  const attributes = await readKey(session, table, key);
+async function register(
+  session: ControlSession,
+  wish: TableToCapture,
+  attributes: readonly KeyAttribute[],
+  recorded: Known | undefined,
+  triggers: Triggers,
+): Promise<Registered> {
+  const { table, key, relations } = wish;
+  const known = await stillRecorded(session, wish, recorded, triggers);
   const numbers = attributes.map(({ number }) => number);
-  const known = await stillRecorded(session, wish);
   if (known !== undefined && String(known.attributes) !== String(numbers)) throw keyChanged(table, key);
   const columns = wish.columns === undefined ? (known?.columns ?? null) : wish.columns;
+  const registered = wish.registered === true || known?.registered === true;
   const id = known?.id ?? (await nextId(session));
   const spec = { id, key: attributes.map(({ column }) => column), columns };
   const definition = definitionOf(spec);
   const log = createLog(spec);
   if (known === undefined && log !== undefined) await session.query(log);
   if (known?.definition !== definition) await session.query(createFunctions(spec));
-  await session.query(
-    `insert into erserver.captured_table as known (id, relation, schema_name, table_name, key, attributes, relations, columns, registered, definition)
-       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-     on conflict (relation) do update set schema_name = excluded.schema_name, table_name = excluded.table_name, key = excluded.key,
-       columns = excluded.columns, registered = known.registered or excluded.registered, definition = excluded.definition`,
-    [
-      id,
-      table.oid,
-      table.schema,
-      table.name,
-      key,
-      numbers,
-      relations.map(({ oid }) => oid),
-      columns,
-      registered,
-      definition,
-    ],
-  );
+  const { schema, name } = table;
+  const now = { id, schema, name, key, attributes: numbers, columns, registered, definition };
+  const before = known === undefined ? undefined : { ...known, relations: undefined };
+  // With thousands of tables a write for each would take long.
+  if (!isDeepStrictEqual({ ...now, relations: undefined }, before))
+    await session.query(
+      `insert into erserver.captured_table (id, relation, schema_name, table_name, key, attributes, columns, registered, definition, relations)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+       on conflict (relation) do update set schema_name = excluded.schema_name, table_name = excluded.table_name, key = excluded.key,
+         columns = excluded.columns, registered = excluded.registered, definition = excluded.definition`,
+      [
+        id,
+        table.oid,
+        schema,
+        name,
+        key,
+        numbers,
+        columns,
+        registered,
+        definition,
+        relations.map(({ oid }) => oid),
+      ],
+    );
   return { wish, spec, known };
 }
 
 /** What is known of a table, unless somebody has taken triggers of it away. */
 async function stillRecorded(
   session: ControlSession,
-  { table, relations }: TableToCapture,
+  { relations }: TableToCapture,
+  known: Known | undefined,
+  triggers: Triggers,
 ): Promise<Known | undefined> {
-  const known = await readKnown(session, table.oid);
   if (known === undefined) return undefined;
-  const bare = await untriggered(session, known.id, relations);
+  const bare = untriggered(triggers, known.id, relations);
   if (!bare.some(({ oid }) => known.relations.includes(oid))) return known;
   await releaseTable(session, known.id);
   return undefined;
@@ -155,21 +179,23 @@ async function nextId(session: ControlSession): Promise<number> {
   return Number(row?.["id"]);
 }
 
-async function readKnown(session: ControlSession, oid: number): Promise<Known | undefined> {
-  const [row] = await session.query(
-    `select id::text, pg_catalog.to_json(attributes)::text as attributes, pg_catalog.to_json(relations::int8[])::text as relations,
-       pg_catalog.to_json(columns)::text as columns, definition
-     from erserver.captured_table where relation = $1`,
-    [oid],
+/** By the table's OID. */
+async function readKnown(
+  session: ControlSession,
+  wanted: readonly TableToCapture[],
+): Promise<Map<number, Known>> {
+  const rows = await session.query<{ known: string }>(
+    `select pg_catalog.json_build_object('relation', relation::int8, 'id', id, 'schema', schema_name, 'name', table_name, 'key', key,
+       'attributes', attributes, 'relations', relations::int8[], 'columns', columns, 'registered', registered, 'definition', definition)::text as known
+     from erserver.captured_table where relation = any ($1::oid[])`,
+    [wanted.map(({ table }) => table.oid)],
   );
-  if (row === undefined) return undefined;
-  return {
-    id: Number(row["id"]),
-    attributes: JSON.parse(row["attributes"] ?? "[]") as number[],
-    relations: JSON.parse(row["relations"] ?? "[]") as number[],
-    columns: row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]),
-    definition: row["definition"] ?? "",
-  };
+  return new Map(
+    rows.map((row) => {
+      const { relation, ...known } = JSON.parse(row.known) as Known & { readonly relation: number };
+      return [relation, known];
+    }),
+  );
 }
 
 interface KeyAttribute {
@@ -177,20 +203,38 @@ interface KeyAttribute {
   readonly column: KeyColumn;
 }
 
-async function readKey(
+interface AttributeRow {
+  oid: string;
+  name: string;
+  number: string;
+  collation: string | null;
+}
+
+/** By the table's OID. */
+async function readAttributes(
   session: ControlSession,
-  table: CatalogTable,
-  names: readonly string[],
-): Promise<KeyAttribute[]> {
-  const rows = await session.query<{ name: string; number: string; collation: string | null }>(
-    `select a.attname as name, a.attnum::text as number,
+  wanted: readonly TableToCapture[],
+): Promise<Map<number, AttributeRow[]>> {
+  const rows = await session.query<AttributeRow>(
+    `select a.attrelid::text as oid, a.attname as name, a.attnum::text as number,
        case when c.collname <> 'default' then pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname) end as collation
      from pg_catalog.pg_attribute a left join pg_catalog.pg_collation c on c.oid = a.attcollation left join pg_catalog.pg_namespace n on n.oid = c.collnamespace
-     where a.attrelid = $1`,
-    [table.oid],
+     where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped`,
+    [wanted.map(({ table }) => table.oid)],
   );
-  return names.map((name) => {
-    const row = rows.find((candidate) => candidate.name === name);
+  const byTable = new Map<number, AttributeRow[]>();
+  for (const row of rows) {
+    const oid = Number(row.oid);
+    const attributes = byTable.get(oid);
+    if (attributes === undefined) byTable.set(oid, [row]);
+    else attributes.push(row);
+  }
+  return byTable;
+}
+
+function keyOf({ table, key }: TableToCapture, attributes: readonly AttributeRow[]): KeyAttribute[] {
+  return key.map((name) => {
+    const row = attributes.find((candidate) => candidate.name === name);
     const { typeName, baseType, equalitySchema } = table.columns.find(
       (column) => column.name === name,
     ) as CatalogColumn;
@@ -201,21 +245,26 @@ async function readKey(
   });
 }
 
-/** Those that lack one of our triggers, or have it disabled. */
-async function untriggered(
+/** Of each of our triggers that are there and fire: OID of its relation, its name, and the number of the captured table. */
+type Triggers = ReadonlySet<string>;
+
+async function readTriggers(
   session: ControlSession,
-  id: number,
-  relations: readonly Relation[],
-): Promise<Relation[]> {
-  const rows = await session.query<{ oid: string; name: string }>(
-    `select g.tgrelid::text as oid, g.tgname as name from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
-     where g.tgrelid = any ($1::oid[]) and g.tgenabled in ('O', 'A') and p.pronamespace = 'erserver'::regnamespace
-       and pg_catalog.strpos(p.proname, $2) = 1`,
-    [relations.map(({ oid }) => oid), `capture_${id}_`],
+  wanted: readonly TableToCapture[],
+): Promise<Triggers> {
+  const rows = await session.query<{ trigger: string }>(
+    `select pg_catalog.concat_ws(' ', g.tgrelid, g.tgname, pg_catalog.substring(p.proname::text, '^capture_([0-9]+)_')) as trigger
+     from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
+     where g.tgrelid = any ($1::oid[]) and g.tgenabled in ('O', 'A') and p.pronamespace = 'erserver'::regnamespace`,
+    [wanted.flatMap(({ relations }) => relations.map(({ oid }) => oid))],
   );
-  const there = new Set(rows.map(({ oid, name }) => `${oid} ${name}`));
+  return new Set(rows.map(({ trigger }) => trigger));
+}
+
+/** Those that lack one of our triggers, or have it disabled. */
+function untriggered(triggers: Triggers, id: number, relations: readonly Relation[]): Relation[] {
   return relations.filter(
-    ({ oid, role }) => !triggerNames(role).every((name) => there.has(`${oid} ${name}`)),
+    ({ oid, role }) => !triggerNames(role).every((name) => triggers.has(`${oid} ${name} ${id}`)),
   );
 }
 

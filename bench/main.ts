@@ -4,6 +4,7 @@ import { BACKLOGS, INSERT, SHAPES, TPCB, TRIGGER_TPCB } from "./backlog.ts";
 import { COPY } from "./copy.ts";
 import { ErserverFollower } from "./erserver.ts";
 import type { Follower } from "./follower.ts";
+import { TRIGGER_IDLE } from "./idle.ts";
 import { LAG, LAG_1000, TRIGGER_LAG } from "./lag.ts";
 import { NativeFollower } from "./native.ts";
 import { type BenchOptions, DEFAULTS, UsageError, parseOptions } from "./options.ts";
@@ -39,6 +40,7 @@ const SCENARIOS: readonly Scenario[] = [
   TRIGGER_OVERHEAD,
   TRIGGER_TPCB,
   TRIGGER_LAG,
+  TRIGGER_IDLE,
 ];
 
 const HELP = `npm run bench -- <scenario>… [options]
@@ -94,7 +96,7 @@ async function measure(scenario: Scenario, options: BenchOptions): Promise<Summa
 }
 
 async function runOnce(scenario: Scenario, contender: Contender, options: BenchOptions): Promise<Metrics> {
-  await using pair = await startPair(options.major);
+  await using pair = await startPair(options.major, scenario.settings);
   const ports = { source: pair.source.cluster.port, target: pair.target.cluster.port };
   // A subscriber is beside the target: its line is the one to the source.
   const side = contender === "native" ? "source" : scenario.far?.side;

@@ -42,6 +42,8 @@ export const TRIGGER_OVERHEAD: Scenario = {
   about: `the source's pgbench throughput (TPC-B, 4 clients, ${SECONDS} s) with and without triggers that nobody reads`,
   unit: "transactions",
   contenders: ["none", "ours"],
+  // PostgreSQL's default: where it is another one nobody needs triggers.
+  settings: { wal_level: "replica" },
   yaml: "capture: trigger",
   run: async ({ pair, follower, size }) => {
     await prepareKeyedPgbench(pair, size(SCALE));

@@ -5,10 +5,20 @@ export type Contender = "ours" | "native" | "none";
 
 /**
  * What one run gave. `s`: seconds until done (of lag, the median); `rate`: work per second of it; `startup_s`: seconds of it until the replicator had its first
- * session on the target; `p50_ms`, `p99_ms`: lag; `tps`: the source's transactions per second; `log_bytes`: what triggers record for each change; `rss_mb`: the replicator's peak memory.
+ * session on the target; `p50_ms`, `p99_ms`: lag; `tps`: the source's transactions per second; `core_share`: of a processor core, what the source spends on an idle target; `look_ms`: of that, for each look; `log_bytes`: what triggers record for each change; `rss_mb`: the replicator's peak memory.
  */
 export type Metrics = Readonly<Partial<Record<Metric, number>>>;
-export type Metric = "s" | "rate" | "startup_s" | "p50_ms" | "p99_ms" | "tps" | "log_bytes" | "rss_mb";
+export type Metric =
+  | "s"
+  | "rate"
+  | "startup_s"
+  | "p50_ms"
+  | "p99_ms"
+  | "tps"
+  | "core_share"
+  | "look_ms"
+  | "log_bytes"
+  | "rss_mb";
 
 /** The result of a scenario: the median of each metric over the rounds. */
 export interface Summary {
@@ -31,6 +41,8 @@ const DIGITS: Record<Metric, number> = {
   p50_ms: 2,
   p99_ms: 2,
   tps: 0,
+  core_share: 4,
+  look_ms: 3,
   log_bytes: 0,
   rss_mb: 0,
 };
@@ -117,6 +129,8 @@ function cells({ scenario, pg, scale, unit, medians: byContender, ratio }: Summa
 
 function figure(metrics: Metrics | undefined): string {
   if (metrics?.tps !== undefined) return `${grouped(metrics.tps)} tps`;
+  if (metrics?.core_share !== undefined)
+    return `${(metrics.core_share * 100).toFixed(2)} % of a core, ${metrics.look_ms?.toFixed(2)} ms a look`;
   if (metrics?.p50_ms !== undefined) {
     return `p50 ${metrics.p50_ms.toFixed(1)} ms, p99 ${metrics.p99_ms?.toFixed(1)} ms`;
   }

@@ -13,6 +13,8 @@ export interface Scenario {
   readonly contenders: readonly Contender[];
   /** Which of the two is so many milliseconds, each way, from whoever replicates; PostgreSQL itself does that on the target. */
   readonly far?: { readonly side: "source" | "target"; readonly delayMs: number };
+  /** More settings of both servers. */
+  readonly settings?: Readonly<Record<string, string>>;
   /** More of erserver's configuration. */
   readonly yaml?: string;
   run(bench: Bench): Promise<Metrics>;

@@ -26,10 +26,14 @@ export interface Side extends AsyncDisposable {
   readonly session: Client;
 }
 
-export async function startPair(major: number): Promise<Pair> {
-  const source = await startSide(major);
+/** @param settings beside the others, and before them. */
+export async function startPair(
+  major: number,
+  settings: Readonly<Record<string, string>> = {},
+): Promise<Pair> {
+  const source = await startSide(major, settings);
   try {
-    const target = await startSide(major);
+    const target = await startSide(major, settings);
     const dispose = async (): Promise<void> => {
       await target[Symbol.asyncDispose]();
       await source[Symbol.asyncDispose]();
@@ -41,8 +45,8 @@ export async function startPair(major: number): Promise<Pair> {
   }
 }
 
-async function startSide(major: number): Promise<Side> {
-  const cluster = await startCluster({ major, settings: SETTINGS });
+async function startSide(major: number, settings: Readonly<Record<string, string>>): Promise<Side> {
+  const cluster = await startCluster({ major, settings: { ...SETTINGS, ...settings } });
   try {
     const session = await openSession(cluster.url());
     // Rows that the harness writes on the source to see when they are on the target.

@@ -119,9 +119,9 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     locked = store;
 
     const source = keep(await connectControl(config.source, options), (opening) => opening.end());
-    const sourceFacts = await readSourceFacts(source);
+    const [sourceFacts, inOne] = await Promise.all([readSourceFacts(source), inOneDatabase(source, control)]);
     requireUsableServer(sourceFacts, describeConninfo(config.source), OLDEST_SOURCE_MAJOR);
-    if (await inOneDatabase(source, control)) {
+    if (inOne) {
       throw new ErserverError(
         "ERS-103",
         `target ${target.name} is the same database as the source: ${where}`,

@@ -36,6 +36,17 @@ import { publishedFor, requireSameTables } from "./table-states.ts";
 export async function prepareWal(input: SourceInput): Promise<PreparedSource> {
   const { context, source, sourceFacts, slot, selection, known, progress, copied } = input;
   const { config } = context;
+  const names = publicationNames(slot);
+  const planning = planPublications(source, {
+    names,
+    published: selection.published,
+    publishViaPartitionRoot: config.tables.publishViaPartitionRoot,
+    sourceVersion: sourceFacts.version,
+    ours: known !== undefined,
+    followed: progress === undefined ? undefined : publishedFor(copied, selection),
+  });
+  // What is wrong with the slot is told first.
+  planning.catch(() => {});
   const existing = await readSlot(source, sourceFacts.version, slot);
   if (known === undefined && existing !== undefined)
     throw slotTaken(
@@ -45,15 +56,7 @@ export async function prepareWal(input: SourceInput): Promise<PreparedSource> {
   if (progress !== undefined) checkSlot(existing, slot, sourceFacts, progress.lsn);
   else if (existing === undefined) await requireFreeSlot(source, slot);
   requireSameTables(copied, selection);
-  const names = publicationNames(slot);
-  const publishing = await planPublications(source, {
-    names,
-    published: selection.published,
-    publishViaPartitionRoot: config.tables.publishViaPartitionRoot,
-    sourceVersion: sourceFacts.version,
-    ours: known !== undefined,
-    followed: progress === undefined ? undefined : publishedFor(copied, selection),
-  });
+  const publishing = await planning;
   return {
     make: async () => {
       await changePublications(source, publishing);
@@ -123,10 +126,11 @@ class WalSource implements ChangeSource {
     const { config, log } = context;
     const { source: ownBackends } = context.ownBackends;
     // The source may not have noticed that our last connection is dead, and the slot is taken until it has.
-    await source.query(
-      "select pg_catalog.pg_terminate_backend(active_pid) from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = any ($2::int[])",
-      [slot, [...ownBackends]],
-    );
+    if (ownBackends.size > 0)
+      await source.query(
+        "select pg_catalog.pg_terminate_backend(active_pid) from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = any ($2::int[])",
+        [slot, [...ownBackends]],
+      );
     let newest: WireConnection | undefined;
     const own = async (connecting: Promise<WireConnection>): Promise<WireConnection> => {
       newest = await connecting;

@@ -174,11 +174,11 @@ const IDENTITIES = { d: "default", n: "nothing", f: "full", i: "index" } as cons
 
 /** Reads every user table of the database, permanent and unlogged, in name order. */
 export async function readTables(session: ControlSession, version: number): Promise<CatalogTable[]> {
-  const tables = await session.query<TableRow>(TABLES);
-  const columns = await session.query<ColumnRow>(columnsQuery(version));
-  const indexes = await session.query<IndexRow>(
-    indexesQuery(version >= 110_000 ? "i.indnkeyatts" : "i.indnatts"),
-  );
+  const [tables, columns, indexes] = await Promise.all([
+    session.query<TableRow>(TABLES),
+    session.query<ColumnRow>(columnsQuery(version)),
+    session.query<IndexRow>(indexesQuery(version >= 110_000 ? "i.indnkeyatts" : "i.indnatts")),
+  ]);
   const columnsOf = groupBy(columns, (row) => row.oid);
   const indexesOf = groupBy(indexes, (row) => row.oid);
   return tables.map((row) => toTable(row, columnsOf.get(row.oid) ?? [], indexesOf.get(row.oid) ?? []));

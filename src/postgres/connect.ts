@@ -66,8 +66,6 @@ export class ControlSession implements AsyncDisposable {
   readonly #client: pg.Client;
   readonly #describe: string;
   #failure: Error | undefined;
-  /** The last query of the line: each is sent when the one before it is answered, so its time begins then. */
-  #last: Promise<unknown> = Promise.resolve();
   /** Resolves once, with the reason, when the connection is gone. */
   readonly closed: Promise<Error>;
 
@@ -83,15 +81,16 @@ export class ControlSession implements AsyncDisposable {
     });
   }
 
-  /** Rows as objects; every value as text, the way the server prints it. Failures come as ErserverError where known. */
+  /**
+   * Rows as objects; every value as text, the way the server prints it. Failures come as ErserverError where known. Queries that are asked
+   * before others are answered travel together, and run one after the other.
+   */
   async query<Row extends object = Record<string, string | null>>(
     sql: string,
     parameters: readonly unknown[] = [],
   ): Promise<Row[]> {
-    const answer = this.#last.then(() => this.#client.query<Row>(sql, parameters as unknown[]));
-    this.#last = answer.catch(() => {});
     try {
-      return (await answer).rows;
+      return (await this.#client.query<Row>(sql, parameters as unknown[])).rows;
     } catch (error) {
       // A late answer must not be taken for the next query's: a session that timed out is of no further use.
       if (error instanceof Error && error.message === "Query read timeout") this.destroy();
@@ -122,12 +121,13 @@ const STATEMENT_SHARE = 0.9;
 export async function connectControl(conninfo: Conninfo, options: SessionOptions): Promise<ControlSession> {
   const statementTimeout = String(Math.round(options.timeoutMs * STATEMENT_SHARE));
   const settings = { statement_timeout: statementTimeout, ...options.settings };
-  return new ControlSession(await connect(conninfo, { ...options, settings }), describeConninfo(conninfo));
+  const client = await connect(conninfo, { ...options, settings, pipeline: true });
+  return new ControlSession(client, describeConninfo(conninfo));
 }
 
 /** Opens a data-plane connection that nobody watches: see `connectWatched`. `pg` connects and authenticates, then its socket is ours. */
 export async function connectWire(conninfo: Conninfo, options: SessionOptions): Promise<WireConnection> {
-  const client = await connect(conninfo, options);
+  const client = await connect(conninfo, { ...options, pipeline: false });
   const socket = socketOf(client);
   // The contract with pg 8.23.1, pinned and tested: after `connect` the socket is at ReadyForQuery, and these
   // listeners are all that pg has on it. Those of Node itself that go with them, on a TLS socket, only clean up what closing it
@@ -146,7 +146,12 @@ function socketOf(client: pg.Client): Duplex {
   return connectionOf(client).stream;
 }
 
-async function connect(conninfo: Conninfo, options: SessionOptions): Promise<pg.Client> {
+interface ClientOptions extends SessionOptions {
+  /** Queries are sent before those in front of them are answered. */
+  readonly pipeline: boolean;
+}
+
+async function connect(conninfo: Conninfo, options: ClientOptions): Promise<pg.Client> {
   let failure: unknown;
   let unusedPassfile: string | undefined;
   const warn = (message: string): void => {
@@ -201,11 +206,11 @@ interface Way {
 async function connectOnce(
   conninfo: Conninfo,
   { host, ssl, warn }: Way,
-  options: SessionOptions,
+  options: ClientOptions,
 ): Promise<pg.Client> {
   const password = await passwordFor(conninfo, host, warn);
   const overTls = ssl === "tls";
-  const config: pg.ClientConfig & { replication?: string } = {
+  const config: pg.ClientConfig & { replication?: string; pipeline: boolean } = {
     host: host.hostaddr ?? host.host,
     port: host.port,
     user: conninfo.user,
@@ -223,6 +228,7 @@ async function connectOnce(
     keepAlive: true,
     keepAliveInitialDelayMillis: 5_000,
     types: TEXT_ONLY,
+    pipeline: options.pipeline,
     ...(options.replication === true ? { replication: "database" } : {}),
   };
   const client = new pg.Client(config);
@@ -236,7 +242,10 @@ async function connectOnce(
   try {
     await connecting;
     assertBound();
-    await client.query(DISABLE_LATER_SETTINGS);
+    const disabled = client.query(DISABLE_LATER_SETTINGS);
+    // A far server takes a while to answer: if others may follow at once, nobody waits for it.
+    if (options.pipeline) disabled.catch(() => {});
+    else await disabled;
     return client;
   } catch (error) {
     // pg keeps the socket open when it is the one that gives up.

@@ -73,9 +73,12 @@ export async function planPublications(
   plan: PublicationPlan,
 ): Promise<PublicationChange[]> {
   const { sourceVersion } = plan;
-  const pairs: Pair[] = [];
-  for (const wanted of wantedPublications(plan))
-    pairs.push({ wanted, current: await readPublication(session, wanted.name, sourceVersion) });
+  const pairs: Pair[] = await Promise.all(
+    wantedPublications(plan).map(async (wanted) => ({
+      wanted,
+      current: await readPublication(session, wanted.name, sourceVersion),
+    })),
+  );
   if (plan.followed !== undefined) requireFollowed(plan.followed, pairs);
   return pairs.flatMap(({ wanted, current }) => {
     const statements = statementsFor(wanted, current, sourceVersion);
@@ -254,23 +257,24 @@ async function readPublication(
   name: string,
   version: number,
 ): Promise<CurrentPublication | undefined> {
-  const [publication] = await session.query(
-    `select oid, pubinsert::text as insert, pubupdate::text as update, pubdelete::text as delete,
+  const publications = session.query(
+    `select pubinsert::text as insert, pubupdate::text as update, pubdelete::text as delete,
        ${version >= TRUNCATE_PUBLICATION ? "pubtruncate::text" : "'false'"} as truncate,${version >= 130_000 ? "pubviaroot::text" : "'false'"} as via_root,
        ${version >= 180_000 ? "(pubgencols = 's')::text" : "'false'"} as generated
      from pg_catalog.pg_publication where pubname = $1`,
     [name],
   );
-  if (publication === undefined) return undefined;
   const filtered = version >= 150_000;
-  const rows = await session.query(
+  const tables = session.query(
     `select n.nspname as schema, c.relname as name,
        ${filtered ? "(select pg_catalog.json_agg(a.attname order by a.attnum)::text from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum = any (r.prattrs::int2[]))" : "null::text"} as columns,
        ${filtered ? "pg_catalog.pg_get_expr(r.prqual, r.prrelid)" : "null::text"} as filter
      from pg_catalog.pg_publication_rel r join pg_catalog.pg_class c on c.oid = r.prrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where r.prpubid = $1`,
-    [publication["oid"]],
+     where r.prpubid = (select oid from pg_catalog.pg_publication where pubname = $1)`,
+    [name],
   );
+  const [[publication], rows] = await Promise.all([publications, tables]);
+  if (publication === undefined) return undefined;
   return {
     publish: (["insert", "update", "delete", "truncate"] as const)
       .filter((kind) => publication[kind] === "true")

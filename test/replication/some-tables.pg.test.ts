@@ -28,7 +28,9 @@ describe("a sync of some tables", () => {
     );
     const options = { config, target: config.targets[0]!, log: testLog(), signal };
     const rows = async (name: string): Promise<unknown[]> =>
-      (await target.query(`select id, v from ${name} order by id`)).map((row) => Object.values(row as object));
+      (await target.query(`select id, v from ${name} order by id`)).map((row) =>
+        Object.values(row as object),
+      );
 
     // Only one is copied, too.
     await syncTarget({ ...options, only: only("a") });
@@ -46,7 +48,9 @@ describe("a sync of some tables", () => {
     await expectEqualTables(source.url, target.url);
   });
 
-  test("any of them, in any order, between changes of all, bring what the source has in the end", async ({ annotate }) => {
+  test("any of them, in any order, between changes of all, bring what the source has in the end", async ({
+    annotate,
+  }) => {
     await annotate(`ERSERVER_TEST_SEED=${SEED}`);
     await using source = await freshDatabase(sharedCluster("source"));
     await using target = await freshDatabase(sharedCluster("target"));

@@ -248,10 +248,7 @@ function keyOf({ table, key }: TableToCapture, attributes: readonly AttributeRow
 /** Of each of our triggers that are there and fire: OID of its relation, its name, and the number of the captured table. */
 type Triggers = ReadonlySet<string>;
 
-async function readTriggers(
-  session: ControlSession,
-  wanted: readonly TableToCapture[],
-): Promise<Triggers> {
+async function readTriggers(session: ControlSession, wanted: readonly TableToCapture[]): Promise<Triggers> {
   const rows = await session.query<{ trigger: string }>(
     `select pg_catalog.concat_ws(' ', g.tgrelid, g.tgname, pg_catalog.substring(p.proname::text, '^capture_([0-9]+)_')) as trigger
      from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid

@@ -2,10 +2,11 @@ import {
   type CapturedTable,
   captureTables,
   forgetIfRestored,
+  readRegisteredTables,
   type TableToCapture,
 } from "../capture/trigger/captured-tables.ts";
 import type { FollowedTable } from "../capture/trigger/changes-query.ts";
-import { confirm, type Consumer, readConsumer, registerConsumer } from "../capture/trigger/consumers.ts";
+import { captureExists, confirm, type Consumer, readConsumer, registerConsumer } from "../capture/trigger/consumers.ts";
 import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
 import { parseSnapshot, parseTargetSnapshot, type XidSnapshot } from "../capture/trigger/snapshot.ts";
 import { type DurableSync, type TableBase, TriggerCapture } from "../capture/trigger/trigger-capture.ts";
@@ -15,7 +16,8 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import { plural } from "../observability/figures.ts";
 import { type CatalogTable, PARTITION_TREES, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { type Constraints, readConstraints } from "../postgres/constraints.ts";
-import type { ReplicatedTable } from "../postgres/selection.ts";
+import type { ControlSession } from "../postgres/connect.ts";
+import type { ReplicatedTable, Selection } from "../postgres/selection.ts";
 import { slotTaken } from "../postgres/slots.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import type { Progress, TableState } from "../store/pipeline-store.ts";
@@ -51,6 +53,7 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
   const consumer = await readConsumer(source, slot);
   if (known === undefined && consumer !== undefined)
     throw slotTaken(slot, "another target of this source has its name, and this one knows nothing of it");
+  if (context.config.tables.registeredOnly) await requireRegistered(source, selection);
   requireSameTables(copied, selection);
   const wanted = await tablesToCapture(input);
   const isCopied = ({ source: { schema, name } }: ReplicatedTable): boolean =>
@@ -82,6 +85,18 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
       };
     },
   };
+}
+
+/** Throws ERS-413 when somebody has taken a table's registration back since the selection was made. */
+async function requireRegistered(source: ControlSession, { tables }: Selection): Promise<void> {
+  const registered = (await captureExists(source)) ? await readRegisteredTables(source) : [];
+  const missing = tables.filter(({ source: { oid } }) => !registered.some((one) => one.oid === oid));
+  if (missing.length === 0) return;
+  const labels = missing.map(({ source: { schema, name } }) => tableLabel(schema, name)).join(", ");
+  throw new ErserverError("ERS-413", `${labels} is not registered on the master any more`, {
+    subject: labels,
+    remedy: "Run SlaveRemoveTable for it on the slave, or MasterAddTable on the master; then Replicate again.",
+  });
 }
 
 /** What was copied must have been recorded ever since. */

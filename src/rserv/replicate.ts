@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import { readRegisteredTables } from "../capture/trigger/captured-tables.ts";
+import { readRegisteredTables, type RegisteredTable } from "../capture/trigger/captured-tables.ts";
+import { readConsumer } from "../capture/trigger/consumers.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
@@ -8,10 +9,12 @@ import { exactPattern } from "../config/table-pattern.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { Pipeline, type PipelineStatus } from "../pipeline/pipeline.ts";
+import { isServed } from "../pipeline/sides.ts";
 import { syncTarget } from "../pipeline/sync.ts";
 import { tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { readSourceFacts, type SourceFacts } from "../postgres/server-facts.ts";
+import { slotNameFor } from "../quote/slot-name.ts";
 import { PipelineStore } from "../store/pipeline-store.ts";
 import { type Database, inDatabase, requireMaster, requireSlave } from "./database.ts";
 import { compareRegistrations, type Registration } from "./registration.ts";
@@ -39,21 +42,20 @@ export interface Replication {
   readonly masterOnly: readonly Registration[];
 }
 
-/** Connects both sides and compares what they have registered; changes nothing. */
+/** Compares what both sides have registered; what the master has not recorded for the slave all the time is to be compared and made equal again. */
 export async function prepareReplication(options: ReplicateOptions): Promise<Replication> {
   const { master, slave, log } = options;
   return inDatabase(master, "source", async (source) => {
     return inDatabase(slave, "target", async (target) => {
       await requireMaster(source, master);
       await requireSlave(target, slave);
-      const { both, masterOnly } = compareRegistrations(
-        await readRegisteredTables(source),
-        await readSlaveTables(target),
-      );
+      const registered = await readRegisteredTables(source);
+      const { both, masterOnly } = compareRegistrations(registered, await readSlaveTables(target));
       if (both.length === 0) throw nothingRegistered(master, slave);
       const only = chosen(both, options.tables);
       const name =
         options.name ?? (await knownName(target, await readSourceFacts(source))) ?? (await newName(target));
+      await forgetUnrecorded({ source, target, name, registered });
       const named = { name, conninfo: slave.conninfo };
       const defaults = defaultConfig("Replicate", master.conninfo, named);
       const config: Config = {
@@ -108,6 +110,28 @@ async function knownName(
     [systemIdentifier, database],
   );
   return rows[0]?.name;
+}
+
+/**
+ * After MasterDrop, or MasterRemoveTable, and another registration nobody knows what has changed in between: the tables count as not
+ * copied, so that the next sync makes them equal. A slave that somebody serves is left alone.
+ */
+async function forgetUnrecorded({
+  source,
+  target,
+  name,
+  registered,
+}: {
+  readonly source: ControlSession;
+  readonly target: ControlSession;
+  readonly name: string;
+  readonly registered: readonly RegisteredTable[];
+}): Promise<void> {
+  const store = new PipelineStore(target, name);
+  if ((await store.registration()) === undefined || (await isServed(target, name))) return;
+  const consumer = await readConsumer(source, slotNameFor(name));
+  if (consumer === undefined) await store.unregister();
+  else await store.forgetTables(registered.filter(({ id }) => !consumer.tables.includes(id)));
 }
 
 /** Of the database and what tells it from its namesakes elsewhere. */

@@ -12,7 +12,7 @@ const load = (module) => import(new URL(`../dist/${module}`, import.meta.url));
 const GENERATED = {
   "schema/erserver.schema.json": async () => `${JSON.stringify(await configSchema(), null, 2)}\n`,
   "docs/reference/config.md": async () => configReference(await configSchema()),
-  "docs/reference/cli.md": async () => cliReference(await load("cli/program.js")),
+  "docs/reference/cli.md": async () => cliReference((await load("cli/program.js")).createProgram(SILENT)),
   "docs/reference/errors.md": async () => errorReference((await load("errors/codes.js")).ERROR_CODES),
 };
 
@@ -102,15 +102,21 @@ ${rows.join("\n")}
 /** Where a command would write. */
 const SILENT = { write: () => {}, writeError: () => {}, live: false, columns: 100 };
 
-function cliReference({ createProgram, allCommands, fullName }) {
-  const [, ...commands] = allCommands(createProgram(SILENT));
-  const sections = commands.map((command) => {
+/** Every command below this one, each before its own. */
+function commandsBelow(command, name) {
+  return command.commands.flatMap((below) => {
+    const called = `${name} ${below.name()}`;
+    return [{ command: below, name: called }, ...commandsBelow(below, called)];
+  });
+}
+
+function cliReference(program) {
+  const sections = commandsBelow(program, program.name()).map(({ command, name }) => {
     let help = "";
     command.configureOutput({ writeOut: (text) => (help += text), getOutHelpWidth: () => 100 });
     // Unlike helpInformation, with the example.
     command.outputHelp();
-    const level = fullName(command).split(" ").length;
-    return `${"#".repeat(level)} ${fullName(command)}\n\n\`\`\`text\n${help.trimEnd()}\n\`\`\`\n`;
+    return `${"#".repeat(name.split(" ").length)} ${name}\n\n\`\`\`text\n${help.trimEnd()}\n\`\`\`\n`;
   });
   return `${NOTICE}
 # Commands

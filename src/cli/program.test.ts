@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -23,17 +23,58 @@ async function call(...args: string[]) {
   return { exit, output: terminal.output, errors: terminal.errors };
 }
 
-const commands = createProgram(recordingTerminal()).commands.map((command) => command.name());
+const program = createProgram(recordingTerminal());
+const commands = program.commands.map((command) => command.name());
+const configured = program.commands
+  .filter(({ options }) => options.some(({ short }) => short === "-c"))
+  .map((command) => command.name());
+const old =
+  program.commands.find((command) => command.name() === "rserv")?.commands.map((command) => command.name()) ??
+  [];
 
 test("the commands are those of the documentation", () => {
-  expect(commands).toEqual(["demo", "init", "run", "sync", "status", "verify", "pause", "resume", "drop"]);
+  expect(commands).toEqual([
+    "demo",
+    "init",
+    "run",
+    "sync",
+    "status",
+    "verify",
+    "pause",
+    "resume",
+    "drop",
+    "rserv",
+  ]);
 });
 
 test.each(commands)("%s --help says what it does, with an example, and ends well", async (command) => {
   const { exit, output, errors } = await call(command, "--help");
   expect({ exit, errors }).toEqual({ exit: 0, errors: "" });
-  expect(output).toMatch(new RegExp(`^Usage: erserver ${command} \\[options\\]\n`));
+  expect(output).toMatch(new RegExp(`^Usage: erserver ${command} \\[options\\]( \\[command\\])?\n`));
   expect(output).toMatch(new RegExp(`\nExample: erserver ${command}`));
+});
+
+test("S46: the old commands are all there, each is an executable too", () => {
+  const executables = new URL("../../rserv/", import.meta.url);
+  expect(readdirSync(executables).toSorted()).toEqual(old.toSorted());
+  for (const name of old)
+    expect(readFileSync(new URL(name, executables), "utf8")).toContain(
+      `/dist/cli/main.js" rserv ${name} "$@"`,
+    );
+});
+
+test.each(old)("S26: %s --help says what it does, with an example, and ends well", async (command) => {
+  const { exit, output, errors } = await call("rserv", command, "--help");
+  expect({ exit, errors }).toEqual({ exit: 0, errors: "" });
+  expect(output).toMatch(new RegExp(`^Usage: erserver rserv ${command} \\[options\\] `));
+  expect(output).toMatch(new RegExp(`\nExample: ${command} `));
+});
+
+test("T16: a password on the command line is refused, and not repeated", async () => {
+  const { exit, output, errors } = await call("rserv", "MasterInit", "--password=geheim", "booktown");
+  expect({ exit, output }).toEqual({ exit: 2, output: "" });
+  expect(errors).toMatch(/a password is not taken from the command line[^]*\.pgpass/);
+  expect(errors).not.toContain("geheim");
 });
 
 test("--version prints the package's version alone", async () => {
@@ -80,16 +121,13 @@ describe("a wrong command line is refused with exit code 2, one message and the 
   });
 });
 
-test.each(commands.filter((command) => command !== "demo"))(
-  "%s without a configuration says what to write",
-  async (command) => {
-    const { exit, errors } = await call(command, "-c", path.join(folder, "absent.yaml"));
-    expect(exit).toBe(2);
-    expect(errors).toMatch(
-      /^ERS-101 {2}configuration file ".*absent.yaml" does not exist\n {2}→ [^]*source: postgres/,
-    );
-  },
-);
+test.each(configured)("%s without a configuration says what to write", async (command) => {
+  const { exit, errors } = await call(command, "-c", path.join(folder, "absent.yaml"));
+  expect(exit).toBe(2);
+  expect(errors).toMatch(
+    /^ERS-101 {2}configuration file ".*absent.yaml" does not exist\n {2}→ [^]*source: postgres/,
+  );
+});
 
 test("a target that the configuration does not have is refused by name", async () => {
   expect(await call("sync", "-c", config, "--target", "tokio")).toEqual({

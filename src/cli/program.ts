@@ -64,7 +64,7 @@ export async function runProgram(args: readonly string[], terminal: Terminal): P
 }
 
 /** A command with those below it. */
-export function allCommands(command: Command): Command[] {
+function allCommands(command: Command): Command[] {
   return [command, ...command.commands.flatMap(allCommands)];
 }
 
@@ -79,7 +79,7 @@ function usageError({ code, message }: CommanderError, command: Command): Erserv
 }
 
 /** As it is called: `erserver rserv MasterInit`. */
-export function fullName(command: Command): string {
+function fullName(command: Command): string {
   return command.parent === null ? command.name() : `${fullName(command.parent)} ${command.name()}`;
 }
 

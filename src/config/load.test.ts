@@ -95,6 +95,7 @@ log: { level: debug }
       ],
       exclude: [{ schema: "public", table: "audit_*", columns: undefined, where: undefined }],
       publishViaPartitionRoot: false,
+      registeredOnly: false,
       withoutKey: "refresh",
       missingColumn: "ignore",
     });

@@ -6,7 +6,13 @@ import {
   type TableToCapture,
 } from "../capture/trigger/captured-tables.ts";
 import type { FollowedTable } from "../capture/trigger/changes-query.ts";
-import { captureExists, confirm, type Consumer, readConsumer, registerConsumer } from "../capture/trigger/consumers.ts";
+import {
+  captureExists,
+  confirm,
+  type Consumer,
+  readConsumer,
+  registerConsumer,
+} from "../capture/trigger/consumers.ts";
 import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
 import { parseSnapshot, parseTargetSnapshot, type XidSnapshot } from "../capture/trigger/snapshot.ts";
 import { type DurableSync, type TableBase, TriggerCapture } from "../capture/trigger/trigger-capture.ts";
@@ -95,7 +101,8 @@ async function requireRegistered(source: ControlSession, { tables }: Selection):
   const labels = missing.map(({ source: { schema, name } }) => tableLabel(schema, name)).join(", ");
   throw new ErserverError("ERS-413", `${labels} is not registered on the master any more`, {
     subject: labels,
-    remedy: "Run SlaveRemoveTable for it on the slave, or MasterAddTable on the master; then Replicate again.",
+    remedy:
+      "Run SlaveRemoveTable for it on the slave, or MasterAddTable on the master; then Replicate again.",
   });
 }
 

@@ -19,6 +19,7 @@ export function masterCommands(terminal: Terminal): Command[] {
   return [
     command("MasterInit")
       .summary("make a database a master")
+      .addHelpText("after", "\nExample: MasterInit booktown")
       .description(
         "Make a database a master: schema erserver in it. Its tables are added with MasterAddTable.",
       )
@@ -36,6 +37,7 @@ export function masterCommands(terminal: Terminal): Command[] {
       }),
     command("MasterAddTable")
       .summary("have changes of a table replicated")
+      .addHelpText("after", "\nExample: MasterAddTable booktown customer lastname")
       .description(
         "Have changes of a table replicated. With a column: an UPDATE is replicated when it changes that column, or one of those named in other " +
           "calls, or the key; the row then goes whole. INSERT and DELETE always are. Without a column, all changes are.",
@@ -63,6 +65,7 @@ export function masterCommands(terminal: Terminal): Command[] {
       ),
     command("MasterRemoveTable")
       .summary("have a table, or a column of it, replicated no more")
+      .addHelpText("after", "\nExample: MasterRemoveTable booktown customer")
       .description(
         "Have a table replicated no more, or changes of one of its columns. Triggers and records go; the table stays.",
       )
@@ -78,6 +81,7 @@ export function masterCommands(terminal: Terminal): Command[] {
       }),
     command("MasterDrop")
       .summary("undo MasterInit and MasterAddTable")
+      .addHelpText("after", "\nExample: MasterDrop booktown")
       .description("Remove all that MasterInit and MasterAddTable have made. The tables and their rows stay.")
       .argument("<masterdb>", "database, or a connection string")
       .option("--slave <name>", "only forget this slave, which is not to come back")

@@ -54,8 +54,13 @@ export function withCommon(command: Command, roles: readonly Role[]): Command {
 }
 
 function refusePassword(): never {
-  throw new InvalidArgumentError(
-    "A password is not taken from the command line, where others can read it: use ~/.pgpass, PGPASSWORD, or the prompt.",
+  // Commander's own error would repeat it.
+  throw new ErserverError(
+    "ERS-106",
+    "a password is not taken from the command line, where others can read it",
+    {
+      remedy: "Put it into ~/.pgpass or PGPASSWORD, or leave it out and type it when asked.",
+    },
   );
 }
 

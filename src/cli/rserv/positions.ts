@@ -8,6 +8,7 @@ import { type CommonOptions, databaseOf, syncId, withCommon } from "./options.ts
 export function getSyncIdCommand(terminal: Terminal): Command {
   return withCommon(new Command("GetSyncID"), ["slave"])
     .summary("say which sync a slave has applied last")
+    .addHelpText("after", "\nExample: GetSyncID booktown --host pma")
     .description("Say which sync a slave has applied last; with --noverbose the number alone.")
     .argument("<slavedb>", "database, or a connection string")
     .action(async (slavedb: string, options: CommonOptions) => {
@@ -21,6 +22,7 @@ export function getSyncIdCommand(terminal: Terminal): Command {
 export function cleanLogCommand(terminal: Terminal): Command {
   return withCommon(new Command("CleanLog"), ["master"])
     .summary("remove what every slave has from the master's log")
+    .addHelpText("after", "\nExample: CleanLog booktown")
     .description(
       "Remove what every slave has from the master's log. Replicate does it by itself, too. What a slave has not got stays, whichever number is given.",
     )

@@ -10,6 +10,7 @@ import { testCommands } from "./test.ts";
 export function rservCommand(terminal: Terminal): Command {
   const rserv = new Command("rserv")
     .summary("the commands of the eR server of 2001, by their old names")
+    .addHelpText("after", "\nExample: erserver rserv MasterInit booktown")
     .description(
       "The commands of the eR server of 2001, by their old names; they are in folder rserv, too. What they set up and what the other " +
         "commands set up is one and the same. Passwords come from ~/.pgpass, PGPASSWORD, or a prompt.",

@@ -23,6 +23,10 @@ type Options = PairOptions & {
 export function replicateCommand(terminal: Terminal): Command {
   return withCommon(new Command("Replicate"), ["master", "slave"])
     .summary("bring a slave to the master's state of now")
+    .addHelpText(
+      "after",
+      "\nExample: Replicate --user=pma --masterhost=localhost --slavehost=pma booktown booktown",
+    )
     .description(
       "Bring a slave to the master's state of now, in one transaction. The first time the slave's tables are compared with the master's and made equal. " +
         "With tables named, only these; what happens to the others comes when they are asked for again.",

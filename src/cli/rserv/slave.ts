@@ -12,6 +12,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
   return [
     command("SlaveInit")
       .summary("make a database a slave")
+      .addHelpText("after", "\nExample: SlaveInit booktown --host pma")
       .description("Make a database a slave: schema erserver in it. Its tables are added with SlaveAddTable.")
       .argument("<slavedb>", "database, or a connection string")
       .action(async (slavedb: string, options: CommonOptions) => {
@@ -27,6 +28,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
       }),
     command("SlaveAddTable")
       .summary("have a table made and kept as on the master")
+      .addHelpText("after", "\nExample: SlaveAddTable booktown customer lastname --host pma")
       .description(
         "Have a table made and kept as on the master: the first Replicate makes its rows those of the master, whatever they were. " +
           "The columns must be those that MasterAddTable was told.",
@@ -40,6 +42,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
       }),
     command("SlaveRemoveTable")
       .summary("leave a table, or a column of it, alone from now on")
+      .addHelpText("after", "\nExample: SlaveRemoveTable booktown customer --host pma")
       .description("Leave a table alone from now on; it stays as it is.")
       .argument("<slavedb>", "database, or a connection string")
       .argument("<table>", "table")
@@ -51,6 +54,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
       }),
     command("SlaveDrop")
       .summary("undo SlaveInit and SlaveAddTable")
+      .addHelpText("after", "\nExample: SlaveDrop booktown --host pma")
       .description(
         "Remove all that SlaveInit, SlaveAddTable and Replicate have made. The tables and their rows stay.",
       )

@@ -8,7 +8,7 @@ function press(state: ScreenState, ...keys: Key[]): ReturnType<typeof onKey> {
   return keys.reduce<ReturnType<typeof onKey>>((last, key) => onKey(last.state, key), { state });
 }
 
-const letters = (text: string): Key[] => [...text].map((sequence) => ({ sequence }));
+const letters = (text: string): Key[] => Array.from(text, (sequence) => ({ sequence }));
 
 test("S43: what is typed is the text, and Enter presses the chosen button", () => {
   const typed = press(start, ...letters("héllo"), { name: "backspace" }, { name: "return" });

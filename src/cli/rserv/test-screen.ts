@@ -36,7 +36,7 @@ export function onKey(state: ScreenState, key: Key): { state: ScreenState; press
     const index = (BUTTONS.indexOf(state.selected) + by + BUTTONS.length) % BUTTONS.length;
     return { ...state, selected: BUTTONS[index] as Button };
   };
-  switch (key.name) {
+  switch (key.name ?? "") {
     case "return":
     case "enter":
       return { state, pressed: state.selected };
@@ -47,7 +47,7 @@ export function onKey(state: ScreenState, key: Key): { state: ScreenState; press
     case "left":
       return { state: move(-1) };
     case "backspace":
-      return { state: { ...state, text: [...state.text].slice(0, -1).join(""), shown: undefined } };
+      return { state: { ...state, text: Array.from(state.text).slice(0, -1).join(""), shown: undefined } };
     default:
       return { state: typed(state, key.sequence ?? "") };
   }
@@ -55,7 +55,6 @@ export function onKey(state: ScreenState, key: Key): { state: ScreenState; press
 
 function typed(state: ScreenState, sequence: string): ScreenState {
   // Function keys come as escape sequences.
-  // eslint-disable-next-line no-control-regex
   if (sequence === "" || /[\u0000-\u001f\u007f]/.test(sequence)) return state;
   return { ...state, text: state.text + sequence, shown: undefined };
 }
@@ -64,7 +63,9 @@ const FIELD_WIDTH = 40;
 
 export function renderScreen(state: ScreenState, paint: Paint): string[] {
   const { master, slave, text, selected, shown, message, busy } = state;
-  const tail = [...text].slice(-(FIELD_WIDTH - 1)).join("");
+  const tail = Array.from(text)
+    .slice(-(FIELD_WIDTH - 1))
+    .join("");
   const buttons = BUTTONS.map((button) =>
     button === selected ? paint.strong(`[>${button}<]`) : `[ ${button} ]`,
   );

@@ -36,6 +36,7 @@ export function testCommands(terminal: Terminal): Command[] {
   return [
     command("InitRservTest")
       .summary("make two databases for RservTest")
+      .addHelpText("after", "\nExample: InitRservTest --user postgres --yes")
       .description(
         "Make two databases with three tables, for RservTest: with a number, an OID and a text as keys, 100 rows each. Databases of these names are dropped.",
       )
@@ -45,6 +46,7 @@ export function testCommands(terminal: Terminal): Command[] {
       ),
     command("RservTest")
       .summary("see a row go from master to slave")
+      .addHelpText("after", "\nExample: RservTest --headless")
       .description(
         "See a row go from master to slave: Update inserts the text on the master, Replicate replicates, Show looks for it on the slave.",
       )

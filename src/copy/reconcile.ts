@@ -8,15 +8,18 @@ export function createStaging(target: CatalogTable, columns: readonly string[]):
   return `create temporary table erserver_copy on commit drop as select ${columns.map(quoteIdent).join(", ")} from ${quoteQualified(target.schema, target.name)} with no data`;
 }
 
-/**
- * Makes the rows of the target those of the staging table. A row that is the same byte for byte is not touched. Without a `key` none is
- * known by anything, so all are replaced.
- */
-export function mergeStaging(
-  target: CatalogTable,
-  columns: readonly string[],
-  key: readonly string[],
-): string[] {
+export interface Merge {
+  readonly target: CatalogTable;
+  /** What the staging table has. */
+  readonly columns: readonly string[];
+  /** Without one no row is known by anything, and all are replaced. */
+  readonly key: readonly string[];
+  /** Column sets of the target's unique indexes, as of TableConstraints. */
+  readonly unique: readonly (readonly string[] | undefined)[];
+}
+
+/** Makes the rows of the target those of the staging table. A row that is the same byte for byte is not touched. */
+export function mergeStaging({ target, columns, key, unique }: Merge): string[] {
   const table = quoteQualified(target.schema, target.name);
   const rows = `${target.partitioned ? "" : "only "}${table} as t`;
   const list = columns.map(quoteIdent).join(", ");
@@ -31,22 +34,28 @@ export function mergeStaging(
   const image = (of: string): string =>
     `row(${columns.map((name) => `${of}.${quoteIdent(name)}`).join(", ")})`;
   const same = `pg_catalog.record_image_eq(${image("t")}, ${image("c")})`;
+  const assignments = written
+    .filter(({ identity }) => identity !== "a")
+    .map(({ name }) => `${quoteIdent(name)} = c.${quoteIdent(name)}`);
   // Two rows may have exchanged what a unique index holds; and an identity column cannot be set.
-  const rewrites =
-    target.uniqueKeys.length > 1 ||
-    written.some(({ name, identity }) => identity === "a" && !key.includes(name));
-  const settable = written.filter(({ identity }) => identity !== "a").map(({ name }) => quoteIdent(name));
-  const replaces = rewrites || settable.length === 0;
+  const replaces =
+    unique.some((names) => !sameNames(names, key)) ||
+    written.some(({ name, identity }) => identity === "a" && !key.includes(name)) ||
+    assignments.length === 0;
   return [
     `analyze ${STAGING}`,
     `delete from ${rows} where not exists (select from ${STAGING} as c where ${sameKey}${replaces ? ` and ${same}` : ""})`,
     ...(replaces
       ? []
       : [
-          `update ${rows} set ${settable.map((name) => `${name} = c.${name}`).join(", ")} from ${STAGING} as c where ${sameKey} and not ${same}`,
+          `update ${rows} set ${assignments.join(", ")} from ${STAGING} as c where ${sameKey} and not ${same}`,
         ]),
     `${insert} where not exists (select from ${rows} where ${sameKey})`,
   ];
+}
+
+function sameNames(some: readonly string[] | undefined, others: readonly string[]): boolean {
+  return JSON.stringify(some?.toSorted()) === JSON.stringify(others.toSorted());
 }
 
 /** A column in the type that it is of in the end: PostgreSQL finds no polymorphic operator for a domain. */

@@ -10,7 +10,7 @@ import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 import { quoteLiteral } from "../quote/literal.ts";
 import type { WireConnection } from "../wire/connection.ts";
-import { createStaging, mergeStaging, STAGING } from "./reconcile.ts";
+import { createStaging, type Merge, mergeStaging, STAGING } from "./reconcile.ts";
 import { lockUnchanged } from "./snapshot-reader.ts";
 
 export interface TableCopy {
@@ -30,8 +30,8 @@ export interface TableCopy {
   readonly copySnapshot: string | undefined;
   /** Values may travel in PostgreSQL's binary form. */
   readonly binary: boolean;
-  /** The target table has rows: they are made equal to the source's, and those that are equal are left alone. */
-  readonly reconcile: boolean;
+  /** The target table has rows: they are made equal to the source's, and those that are equal are left alone. Undefined when it is empty. */
+  readonly reconcile: Pick<Merge, "unique"> | undefined;
   /** Called now and then with the bytes relayed since the last call. */
   readonly onBytes: (bytes: number) => void;
 }
@@ -86,8 +86,7 @@ async function relay({
   onBytes,
 }: TableCopy): Promise<number> {
   const columns = copiedColumns(table, targetTable);
-  const key = table.source.identityColumns;
-  if (reconcile) await target.query(createStaging(targetTable, columns));
+  if (reconcile !== undefined) await target.query(createStaging(targetTable, columns));
   const names = columns.map(quoteIdent).join(", ");
   const format = `(format ${binary ? copyFormat(table, columns) : "text"})`;
   const from = quoteQualified(table.source.schema, table.source.name);
@@ -96,7 +95,7 @@ async function relay({
   // A table may have no columns at all, but not a list of none.
   const list = columns.length === 0 ? "" : ` (${names})`;
   const copyIn = await target.copyIn(
-    `copy ${reconcile ? STAGING : quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
+    `copy ${reconcile !== undefined ? STAGING : quoteQualified(targetTable.schema, targetTable.name)}${list} from stdin ${format}`,
   );
   for await (const frames of source.copyOut(
     `copy (select ${names} from ${only}${from}${where}) to stdout ${format}`,
@@ -105,7 +104,9 @@ async function relay({
     onBytes(frames.length);
   }
   const rows = await copyIn.done();
-  if (reconcile) for (const sql of mergeStaging(targetTable, columns, key)) await target.query(sql);
+  if (reconcile === undefined) return rows;
+  const merge = { target: targetTable, columns, key: table.source.identityColumns, ...reconcile };
+  for (const sql of mergeStaging(merge)) await target.query(sql);
   return rows;
 }
 

@@ -3,6 +3,7 @@ import { lockUnchanged, openSnapshotReader } from "../copy/snapshot-reader.ts";
 import { copiedColumns, copyTable, recordCopy, type TableCopy } from "../copy/table-copy.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, readTableSizes, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type Constraints, readConstraints, type TableConstraints } from "../postgres/constraints.ts";
 import { isRewritten } from "../postgres/rewritten.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import type { ExportedSnapshot } from "../postgres/slots.ts";
@@ -42,6 +43,7 @@ export class CopyJobs {
   #progress: CopyProgress;
   #sizes: ReadonlyMap<number, number> = new Map();
   readonly #catalogues: TableCopy["catalogues"];
+  #constraints: Promise<Constraints> | undefined;
   /** Those that were not what the plan says, or that the snapshot does not show as they were. */
   readonly #changed: ReplicatedTable[] = [];
 
@@ -147,7 +149,7 @@ export class CopyJobs {
       copyLsn: snapshot.consistentPoint,
       copySnapshot: snapshot.xids,
       binary: this.#context.config.binary !== "off",
-      reconcile: hasRows && reconcile,
+      reconcile: hasRows && reconcile ? await this.#uniqueOf(table) : undefined,
       onBytes: (bytes) => this.#advance({ bytesDone: this.#progress.bytesDone + bytes }),
     });
     if (rows === undefined) this.#changed.push(table);
@@ -193,6 +195,13 @@ export class CopyJobs {
     };
     await recordCopy(target, record, found.rows);
     return true;
+  }
+
+  async #uniqueOf(table: ReplicatedTable): Promise<Pick<TableConstraints, "unique">> {
+    const { control, targetFacts, session } = this.#open;
+    this.#constraints ??= readConstraints(control, targetFacts.version, session.replicaRole);
+    const { tables } = await this.#constraints;
+    return tables.get(this.#targetTableOf(table).oid) ?? { unique: [] };
   }
 
   #advance(change: Partial<CopyProgress>): void {

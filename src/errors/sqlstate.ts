@@ -16,6 +16,7 @@ export const SQLSTATE = {
   insufficientPrivilege: "42501",
   deadlockDetected: "40P01",
   undefinedTable: "42P01",
+  undefinedColumn: "42703",
   duplicateObject: "42710",
   undefinedObject: "42704",
   tooManyConnections: "53300",

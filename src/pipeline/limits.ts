@@ -31,14 +31,19 @@ export function limitsOf({ source, target, replicaRole }: Servers): Problem[] {
       `PostgreSQL ${source.versionText} does not publish TRUNCATE: rows that it removes on the source stay on the target`,
       "Use DELETE on the source, or upgrade it to 11 or newer.",
     );
-  if (!replicaRole) {
-    const role = quoteIdent(target.user);
-    limit(
-      `role ${role} may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows`,
-      target.version >= 150_000
+  if (!replicaRole) problems.push(triggersFire(target));
+  return problems;
+}
+
+/** What a role does that may not become a replica. */
+export function triggersFire({ user, version }: ServerFacts): Problem {
+  const role = quoteIdent(user);
+  return {
+    code: "ERS-308",
+    message: `role ${role} may not set session_replication_role: triggers and foreign keys of the target fire for replicated rows`,
+    remedy:
+      version >= 150_000
         ? `Run on the target as superuser: GRANT SET ON PARAMETER session_replication_role TO ${role};`
         : `Run on the target as superuser: ALTER ROLE ${role} SUPERUSER; (15 and newer can grant this alone), or drop such triggers there.`,
-    );
-  }
-  return problems;
+  };
 }

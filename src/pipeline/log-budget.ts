@@ -21,19 +21,16 @@ export async function enforceLogBudget(
   return overdue.map((one) => budgetProblem(one, captureLog.exceeded));
 }
 
-export function budgetProblem(
-  { pipeline, what }: Overdue,
-  exceeded: Config["captureLog"]["exceeded"],
-): Problem {
+export function budgetProblem({ name, what }: Overdue, exceeded: Config["captureLog"]["exceeded"]): Problem {
   return exceeded === "forget"
     ? {
         code: "ERS-511",
-        message: `the source keeps ${what} for "${pipeline}", more than \`capture_log\` allows: the target is forgotten`,
+        message: `the source keeps ${what} for "${name}", more than \`capture_log\` allows: the target is forgotten`,
         remedy: "Start over for this target when it is back: erserver drop, empty its tables, erserver run.",
       }
     : {
         code: "ERS-511",
-        message: `the source keeps ${what} for "${pipeline}", more than \`capture_log\` allows`,
-        remedy: `Bring the target back; or give it up: erserver drop (erserver drop --force when it is gone), or MasterDrop MASTERDB --slave=${pipeline}.`,
+        message: `the source keeps ${what} for "${name}", more than \`capture_log\` allows`,
+        remedy: `Bring the target back; or give it up: erserver drop (erserver drop --force when it is gone), or MasterDrop MASTERDB --slave=${name}.`,
       };
 }

@@ -71,12 +71,12 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
       const captured = await captureTables(source, wanted);
       const followed = selection.tables.filter(isCopied);
       requireRecorded(input, followed, captured, consumer);
-      await registerConsumer(
-        source,
-        slot,
-        captured.map(({ id }) => id),
-        context.config.tables.registeredOnly,
-      );
+      await registerConsumer(source, {
+        pipeline: slot,
+        name: context.target.name,
+        tables: captured.map(({ id }) => id),
+        registeredOnly: context.config.tables.registeredOnly,
+      });
       const fresh = captured.filter(({ id }) => consumer?.tables.includes(id) !== true).length;
       return {
         changes: await TriggerSource.open(input, captured, wanted),

@@ -22,6 +22,7 @@ import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
 import { readSourceFacts } from "../postgres/server-facts.ts";
+import { slotNameFor } from "../quote/slot-name.ts";
 import { migrate } from "../store/migrate.ts";
 import { type Database, inDatabase, requireMaster } from "./database.ts";
 import { namedColumn, namedTable } from "./named-table.ts";
@@ -61,7 +62,7 @@ export async function masterAddTable(master: Database, request: TableRequest): P
     await requireMaster(session, master);
     const { table, fullRefresh = false } = request;
     const facts = await readSourceFacts(session);
-    const found = await namedTable(session, facts.version, table);
+    const found = await namedTable(session, facts, table);
     const label = tableLabel(found.schema, found.name);
     const column = request.column === undefined ? undefined : namedColumn(found, request.column);
     const wish = await wishFor(session, found, fullRefresh);
@@ -94,8 +95,7 @@ export async function masterRemoveTable(
 ): Promise<RemovedTable | undefined> {
   return inDatabase(master, "source", async (session) => {
     await requireMaster(session, master);
-    const { version } = await readSourceFacts(session);
-    const found = await namedTable(session, version, table);
+    const found = await namedTable(session, await readSourceFacts(session), table);
     const column = columnText === undefined ? undefined : namedColumn(found, columnText);
     const registered = (await readRegisteredTables(session)).find(({ oid }) => oid === found.oid);
     if (registered === undefined) return undefined;
@@ -181,10 +181,11 @@ export async function masterDrop(master: Database): Promise<{ tables: number } |
 export async function masterForget(master: Database, slave: string): Promise<boolean> {
   return inDatabase(master, "source", async (session) => {
     await requireMaster(session, master);
-    if ((await readConsumer(session, slave)) === undefined) return false;
+    const consumer = slotNameFor(slave);
+    if ((await readConsumer(session, consumer)) === undefined) return false;
     const others = await otherConsumers(session);
     if (others.includes(slave)) throw stillWanted([slave], describeConninfo(master.conninfo));
-    await forgetConsumer(session, slave);
+    await forgetConsumer(session, consumer);
     await new LogCleaner(session).clean((await readRegisteredTables(session)).map(({ id }) => id));
     return true;
   });

@@ -3,36 +3,53 @@ import { parseName } from "../config/table-pattern.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, readTables, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
+import type { ServerFacts } from "../postgres/server-facts.ts";
 
 /**
- * The table that somebody calls so: as in psql, with or without its schema, folded to lower case unless quoted; or exactly as in the
- * catalogue, where that is one table. Throws ERS-401 with what it may have been meant to be.
+ * The table that somebody calls so: as in psql, folded to lower case unless quoted, or exactly as in the catalogue; without a schema where
+ * one table has the name, or one in the schema of the role, or in `public`. Throws ERS-401 with what it may have been meant to be.
  */
 export async function namedTable(
   session: ControlSession,
-  version: number,
+  { version, user }: Pick<ServerFacts, "version" | "user">,
   text: string,
 ): Promise<CatalogTable> {
   const tables = await readTables(session, version);
   const oid = await oidOf(session, text);
-  const exact = tables.filter(({ name }) => name === text);
-  const found =
-    tables.find((table) => table.oid === oid) ??
-    (oid === undefined && exact.length === 1 ? exact[0] : undefined);
-  if (found !== undefined) return found;
-  const labels = tables.map(({ schema, name }) => tableLabel(schema, name));
+  const qualified = tables.find((table) => table.oid === oid);
+  if (qualified !== undefined) return qualified;
+  const folded = foldedName(text);
+  const called = tables.filter(({ name }) => name === text);
+  const alike = called.length > 0 ? called : tables.filter(({ name }) => name === folded);
+  const [one] = alike;
+  if (one !== undefined && alike.length === 1) return one;
+  const usual = [user, "public"].flatMap((schema) => alike.find((table) => table.schema === schema) ?? []);
+  if (usual[0] !== undefined) return usual[0];
+  throw noSuchTable(text, alike, tables, oid !== undefined);
+}
+
+function noSuchTable(
+  text: string,
+  alike: readonly CatalogTable[],
+  tables: readonly CatalogTable[],
+  isOther: boolean,
+): ErserverError {
+  const labels = (alike.length > 0 ? alike : tables).map(({ schema, name }) => tableLabel(schema, name));
   const guess = didYouMean(text, [...labels, ...tables.map(({ name }) => name)]);
-  throw new ErserverError(
+  const what = JSON.stringify(text);
+  return new ErserverError(
     "ERS-401",
-    oid === undefined
-      ? `there is no table ${JSON.stringify(text)}.${guess}`
-      : `${JSON.stringify(text)} is not a table that can be replicated: a view, a sequence, or one of the system's`,
+    alike.length > 0
+      ? `several tables are called ${what}`
+      : isOther
+        ? `${what} is not a table that can be replicated: a view, a sequence, or one of the system's`
+        : `there is no table ${what}.${guess}`,
     {
       subject: text,
       remedy:
         labels.length === 0
           ? "The database has no table that the role can see: is it the right one?"
-          : `Name a table, with its schema where it is not in the search_path: ${labels.slice(0, 10).join(", ")}${labels.length > 10 ? ", …" : ""}`,
+          : `Name one of: ${labels.slice(0, 10).join(", ")}${labels.length > 10 ? ", …" : ""}`,
     },
   );
 }

@@ -45,7 +45,7 @@ export async function cleanLog(master: Database, syncId: bigint | undefined): Pr
       Number.POSITIVE_INFINITY,
     );
     const consumers = await session.query<{ name: string; sync: string | null }>(
-      "select pipeline as name, sync::text from erserver.consumer where $1::bigint is null or sync is null or sync < $1::bigint order by pipeline",
+      "select coalesce(name, pipeline) as name, sync::text from erserver.consumer where $1::bigint is null or sync is null or sync < $1::bigint order by pipeline",
       [syncId === undefined ? null : String(syncId)],
     );
     const behind = consumers.map(({ name, sync }) => ({

@@ -1,8 +1,11 @@
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
+import { type Problem, triggersFire } from "../pipeline/limits.ts";
 import { oneAtATime, tryLock } from "../postgres/advisory-lock.ts";
 import { tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
+import { sqlStateOf } from "../postgres/failures.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
 import { readServerFacts } from "../postgres/server-facts.ts";
 import { migrate, schemaExists } from "../store/migrate.ts";
@@ -12,12 +15,28 @@ import type { RemovedTable, TableRequest, TableResult } from "./master.ts";
 import { namedColumn, namedTable } from "./named-table.ts";
 import { narrow, type Registration, widen } from "./registration.ts";
 
-/** Makes what the slave needs; false when it was there. */
-export async function slaveInit(slave: Database): Promise<boolean> {
+/** Makes what the slave needs; `made` is false when it was there. */
+export async function slaveInit(
+  slave: Database,
+): Promise<{ readonly made: boolean; readonly problems: readonly Problem[] }> {
   return inDatabase(slave, "target", async (session) => {
     const made = await migrate(session, describeConninfo(slave.conninfo), "target");
-    return made.length > 0;
+    const facts = await readServerFacts(session);
+    const problems = (await mayBeReplica(session)) ? [] : [triggersFire(facts)];
+    return { made: made.length > 0, problems };
   });
+}
+
+/** As `becomeReplica`, without becoming one. */
+async function mayBeReplica(session: ControlSession): Promise<boolean> {
+  try {
+    await session.query("begin; set local session_replication_role = replica; commit");
+    return true;
+  } catch (error) {
+    await session.query("rollback");
+    if (sqlStateOf(error) === SQLSTATE.insufficientPrivilege) return false;
+    throw error;
+  }
 }
 
 /** Registers a table that is to be as on the master. */
@@ -28,7 +47,7 @@ export async function slaveAddTable(
   return inDatabase(slave, "target", async (session) => {
     await requireSlave(session, slave);
     const facts = await readServerFacts(session);
-    const table = await namedTable(session, facts.version, request.table);
+    const table = await namedTable(session, facts, request.table);
     const { schema, name } = table;
     const column = request.column === undefined ? undefined : namedColumn(table, request.column);
     requirePrivileges({ side: "target", role: facts.user, tables: [table] });
@@ -50,8 +69,7 @@ export async function slaveRemoveTable(
 ): Promise<Omit<RemovedTable, "wantedBy"> | undefined> {
   return inDatabase(slave, "target", async (session) => {
     await requireSlave(session, slave);
-    const { version } = await readServerFacts(session);
-    const table = await namedTable(session, version, request.table);
+    const table = await namedTable(session, await readServerFacts(session), request.table);
     const { schema, name } = table;
     const column = request.column === undefined ? undefined : namedColumn(table, request.column);
     return oneAtATime(session, async () => {

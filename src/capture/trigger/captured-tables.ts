@@ -319,7 +319,7 @@ export async function readRegisteredTables(session: ControlSession): Promise<Reg
 /** The targets that want a table, other than those that want what is registered. */
 export async function otherConsumers(session: ControlSession, id?: number): Promise<string[]> {
   const rows = await session.query<{ pipeline: string }>(
-    "select pipeline from erserver.consumer where not registered_only and ($1::int is null or $1 = any (tables)) order by pipeline",
+    "select coalesce(name, pipeline) as pipeline from erserver.consumer where not registered_only and ($1::int is null or $1 = any (tables)) order by 1",
     [id ?? null],
   );
   return rows.map(({ pipeline }) => pipeline);

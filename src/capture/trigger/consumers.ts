@@ -27,17 +27,26 @@ export async function readConsumer(session: ControlSession, pipeline: string): P
   return { tables: JSON.parse(row["tables"] ?? "[]") as number[] };
 }
 
-/** Has the source keep, for this target, what happens to these tables from now on; `registeredOnly`: as long as they are registered there. */
+/** What a target wants. */
+export interface Wishes {
+  /** Its name on the source. */
+  readonly pipeline: string;
+  /** As its configuration calls it. */
+  readonly name: string;
+  readonly tables: readonly number[];
+  /** As long as they are registered there. */
+  readonly registeredOnly: boolean;
+}
+
+/** Has the source keep, for this target, what happens to its tables from now on. */
 export async function registerConsumer(
   session: ControlSession,
-  pipeline: string,
-  tables: readonly number[],
-  registeredOnly: boolean,
+  { pipeline, name, tables, registeredOnly }: Wishes,
 ): Promise<void> {
   await session.query(
-    `insert into erserver.consumer (pipeline, tables, registered_only, snapshot) values ($1, $2, $3, pg_catalog.txid_current_snapshot())
-     on conflict (pipeline) do update set tables = excluded.tables, registered_only = excluded.registered_only`,
-    [pipeline, tables, registeredOnly],
+    `insert into erserver.consumer (pipeline, name, tables, registered_only, snapshot) values ($1, $2, $3, $4, pg_catalog.txid_current_snapshot())
+     on conflict (pipeline) do update set name = excluded.name, tables = excluded.tables, registered_only = excluded.registered_only`,
+    [pipeline, name, tables, registeredOnly],
   );
 }
 

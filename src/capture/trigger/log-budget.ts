@@ -17,6 +17,8 @@ export interface LogBudget {
 export interface Overdue {
   /** Its name on the source. */
   readonly pipeline: string;
+  /** As its configuration calls it. */
+  readonly name: string;
   /** `12 GB of changes`, `changes of 8 d`. */
   readonly what: string;
 }
@@ -26,6 +28,7 @@ const PRESENT_MS = 60_000;
 
 interface ConsumerRow {
   pipeline: string;
+  name: string;
   snapshot: string;
   tables: string;
   silent: string;
@@ -35,25 +38,26 @@ interface ConsumerRow {
 export async function readOverdue(session: ControlSession, budget: LogBudget): Promise<Overdue[]> {
   if (!(await captureExists(session))) return [];
   const consumers = await session.query<ConsumerRow>(
-    `select pipeline, snapshot::text, pg_catalog.to_json(tables)::text as tables,
+    `select pipeline, coalesce(pg_catalog.to_json(c) ->> 'name', pipeline) as name, snapshot::text, pg_catalog.to_json(tables)::text as tables,
        extract(epoch from pg_catalog.clock_timestamp() - confirmed_at)::float8::text as silent
-     from erserver.consumer order by pg_catalog.txid_snapshot_xmin(snapshot)`,
+     from erserver.consumer as c order by pg_catalog.txid_snapshot_xmin(snapshot)`,
   );
   const overdue: Overdue[] = [];
-  for (const [index, { pipeline, snapshot, tables: ids, silent }] of consumers.entries()) {
+  for (const [index, { pipeline, name, snapshot, tables: ids, silent }] of consumers.entries()) {
     const silentMs = Number(silent) * 1000;
     if (silentMs < PRESENT_MS) continue;
     const tables = JSON.parse(ids) as number[];
     const { xmax } = parseSnapshot(snapshot);
     const rows = await countBehind(session, tables, xmax, budget.rows ?? 0);
     if (rows === 0) continue;
-    if (silentMs > budget.ageMs) overdue.push({ pipeline, what: `changes of ${formatDuration(silentMs)}` });
+    if (silentMs > budget.ageMs)
+      overdue.push({ pipeline, name, what: `changes of ${formatDuration(silentMs)}` });
     else if (index > 0) continue;
     else if (budget.rows !== undefined && rows > budget.rows)
-      overdue.push({ pipeline, what: `more than ${formatCount(budget.rows)} changes` });
+      overdue.push({ pipeline, name, what: `more than ${formatCount(budget.rows)} changes` });
     else {
       const bytes = await bytesOf(session, tables);
-      if (bytes > budget.bytes) overdue.push({ pipeline, what: `${formatBytes(bytes)} of changes` });
+      if (bytes > budget.bytes) overdue.push({ pipeline, name, what: `${formatBytes(bytes)} of changes` });
     }
   }
   return overdue;

@@ -5,6 +5,7 @@ import {
   masterForget,
   masterInit,
   masterRemoveTable,
+  type TableResult,
 } from "../../rserv/master.ts";
 import { plural } from "../../observability/figures.ts";
 import type { Terminal } from "../terminal.ts";
@@ -43,7 +44,7 @@ export function masterCommands(terminal: Terminal): Command[] {
           "calls, or the key; the row then goes whole. INSERT and DELETE always are. Without a column, all changes are.",
       )
       .argument("<masterdb>", "database, or a connection string")
-      .argument("<table>", "table, with its schema where it is not in the search_path")
+      .argument("<table>", "table, with its schema where several have the name")
       .argument("[column]", "column mode: the column whose changes are replicated")
       .option(
         "--full-refresh",
@@ -59,8 +60,7 @@ export function masterCommands(terminal: Terminal): Command[] {
           const master = await databaseOf(masterdb, options, terminal);
           const fullRefresh = options.fullRefresh === true;
           const result = await masterAddTable(master, { table, column, fullRefresh });
-          const whole = result.whole ? "; it has no key and is replaced whole" : "";
-          say(options, `MasterAddTable: ${addedText(result)}${whole}`);
+          say(options, `MasterAddTable: ${addedText(result)}${meaning(result)}`);
         },
       ),
     command("MasterRemoveTable")
@@ -105,4 +105,10 @@ export function masterCommands(terminal: Terminal): Command[] {
         );
       }),
   ];
+}
+
+/** What is left out, or done otherwise than somebody may expect. */
+function meaning({ whole, columns }: TableResult): string {
+  if (whole) return "; it has no key and is replaced whole";
+  return columns === null ? "" : "; an UPDATE of other columns alone is not replicated";
 }

@@ -64,8 +64,9 @@ function refusePassword(): never {
   );
 }
 
-export function logOf({ verbose, quiet, debug }: CommonOptions): Logger {
-  const level = debug === true ? "debug" : verbose === true ? "info" : quiet === true ? "error" : "warn";
+export function logOf({ verbose, debug }: CommonOptions): Logger {
+  // What a registration makes less of, or a role, was said when it was made.
+  const level = debug === true ? "debug" : verbose === true ? "info" : "error";
   return createLogger({ level });
 }
 

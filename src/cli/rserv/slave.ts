@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../rserv/slave.ts";
+import { renderProblems } from "../render/problems.ts";
 import type { Terminal } from "../terminal.ts";
 import { addedText, removedText } from "./lines.ts";
 import { type CommonOptions, databaseOf, withCommon } from "./options.ts";
@@ -17,7 +18,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
       .argument("<slavedb>", "database, or a connection string")
       .action(async (slavedb: string, options: CommonOptions) => {
         const slave = await databaseOf(slavedb, options, terminal);
-        const made = await slaveInit(slave);
+        const { made, problems } = await slaveInit(slave);
         const { database } = slave.conninfo;
         say(
           options,
@@ -25,6 +26,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
             ? `SlaveInit: ${database} is a slave; next: SlaveAddTable ${database} TABLE`
             : `SlaveInit: ${database} is already initialized as a slave`,
         );
+        if (options.quiet !== true) terminal.writeError(renderProblems(problems, terminal.errorPaint));
       }),
     command("SlaveAddTable")
       .summary("have a table made and kept as on the master")
@@ -34,7 +36,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
           "The columns must be those that MasterAddTable was told.",
       )
       .argument("<slavedb>", "database, or a connection string")
-      .argument("<table>", "table, with its schema where it is not in the search_path")
+      .argument("<table>", "table, with its schema where several have the name")
       .argument("[column]", "column, as for MasterAddTable")
       .action(async (slavedb: string, table: string, column: string | undefined, options: CommonOptions) => {
         const slave = await databaseOf(slavedb, options, terminal);

@@ -96,7 +96,7 @@ async function rservTest(
     master: await databaseOf(masterdb, options, terminal, "master"),
     slave: await databaseOf(slavedb, options, terminal, "slave"),
     tables: [],
-    log: logOf({ quiet: true, ...options }),
+    log: logOf(options),
     signal: terminal.interrupted,
   };
   if (options.headless === true) await headless(replication, terminal);

@@ -25,7 +25,8 @@ export async function namedTable(
   if (one !== undefined && alike.length === 1) return one;
   const usual = [user, "public"].flatMap((schema) => alike.find((table) => table.schema === schema) ?? []);
   if (usual[0] !== undefined) return usual[0];
-  throw noSuchTable(text, alike, tables, oid !== undefined);
+  const isOther = oid !== undefined || (await isRelation(session, folded ?? text));
+  throw noSuchTable(text, alike, tables, isOther);
 }
 
 function noSuchTable(
@@ -52,6 +53,14 @@ function noSuchTable(
           : `Name one of: ${labels.slice(0, 10).join(", ")}${labels.length > 10 ? ", …" : ""}`,
     },
   );
+}
+
+/** A view, for instance. */
+async function isRelation(session: ControlSession, name: string): Promise<boolean> {
+  const rows = await session.query("select 1 as one from pg_catalog.pg_class where relname = $1 limit 1", [
+    name,
+  ]);
+  return rows.length > 0;
 }
 
 /** Undefined for what the server does not find, and for what is no name. */

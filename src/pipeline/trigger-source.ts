@@ -85,7 +85,10 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
           ...(fresh === 0 ? [] : [`triggers on ${plural(fresh, "table")} of the source`]),
         ],
         problems: [
-          ...(await readColumnMode(source, selection)).map(columnModeProblem),
+          // Whoever has registered a table by column has been told then.
+          ...(context.config.tables.registeredOnly
+            ? []
+            : (await readColumnMode(source, selection)).map(columnModeProblem)),
           ...(await enforceLogBudget(source, context.config)),
         ],
       };

@@ -67,7 +67,7 @@ const unit: TestProjectInlineConfiguration = {
 const endToEnd: TestProjectInlineConfiguration = {
   extends: true,
   test: {
-    ...pair("e2e", "15", "18", ["test/e2e/**/*.e2e.test.ts"]).test,
+    ...pair("e2e", "15", "18", ["test/{e2e,tutorial}/**/*.e2e.test.ts"]).test,
     // After the others: these stop servers and count memory.
     sequence: { groupOrder: 1 },
   },

@@ -40,6 +40,11 @@ export class BuiltCli implements AsyncDisposable {
     return new BuiltCli(folder);
   }
 
+  /** In the place of dist. */
+  get folder(): string {
+    return this.#folder;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.#folder, { recursive: true, force: true });
   }

@@ -74,7 +74,11 @@ function usageError({ code, message }: CommanderError, command: Command): Erserv
   const text =
     code === "commander.help"
       ? "no command was given"
-      : message.replace(/^error: /, "").replaceAll("\n", " ");
+      : message
+          .replace(/^error: /, "")
+          // The value of an option that is misspelt may be a secret.
+          .replace(/^(unknown option '[^'=]*)=.*'/s, "$1'")
+          .replaceAll("\n", " ");
   return new ErserverError("ERS-106", text, { remedy: `Run "${name} --help" to see what it takes.` });
 }
 

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { type Cluster, startCluster } from "../../src/demo/cluster.ts";
 import { BuiltCli } from "../support/built-cli.ts";
 import { type FreshDatabase, freshDatabase, testMajor } from "../support/clusters.ts";
+import { startProxy } from "../support/proxy.ts";
 import { until } from "../support/wait.ts";
 
 // Each command is a process of its own, and a test calls several.
@@ -113,6 +114,35 @@ test("sync copies, applies what came since, and says when there is nothing to do
   ]);
   expect((await erserver("sync", "--target", "london")).output).toMatch(/^london: nothing to do, at /);
   expect((await erserver("sync")).output).toMatch(/^tokyo: 1 transaction \(4 rows\) applied/m);
+});
+
+test("S42: sync --every goes on until it is told to end, and an outage keeps it from one time only", async () => {
+  using network = await startProxy({ target: { port: servers.target.port } });
+  configure({ london: network.url(london.url) });
+  await using running = start("sync", "--every", "1s");
+  await running.prints(/london: tables copied/);
+  for (const id of [10, 11]) {
+    await source.query(`insert into account values (${id}, 1)`);
+    await until(async () => (await london.query(`select from account where id = ${id}`)).length, {
+      what: "the row, at its time",
+    });
+  }
+  network.refuse();
+  network.cut();
+  await source.query("insert into account values (12, 1)");
+  await until(() => running.errors.includes("ERS-201"), { what: "the outage to be told" });
+  await network.accept();
+  await until(async () => (await london.query("select from account where id = 12")).length, {
+    what: "the row behind the outage",
+  });
+  running.process.kill("SIGTERM");
+  expect(await running.finished).toMatchObject({ exit: 0 });
+});
+
+test("sync --every ends with what somebody has to mend", async () => {
+  await london.query("drop table account");
+  const { exit, errors } = await erserver("sync", "--every", "1s", "--target", "london");
+  expect({ exit, errors }).toEqual({ exit: 4, errors: expect.stringContaining("ERS-401") });
 });
 
 test("run follows until SIGTERM, says each state once, and leaves its slots for the next time", async () => {

@@ -43,8 +43,7 @@ export function withCommon(command: Command, roles: readonly Role[]): Command {
         .option(`--${role}user <user>`, `role on the ${role}`);
   }
   // Whoever can list processes can read it.
-  const passwords = ["password", ...(roles.length > 1 ? roles.map((role) => `${role}password`) : [])];
-  for (const name of passwords)
+  for (const name of ["password", "masterpassword", "slavepassword"])
     command.addOption(new Option(`--${name} <refused>`).hideHelp().argParser(refusePassword));
   return command
     .option("--verbose", "say more")

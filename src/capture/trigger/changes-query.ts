@@ -25,11 +25,14 @@ const UPDATE = "u";
 
 /**
  * For each table one row: whether any of its keys was logged that the snapshot does not see, and whether all its rows went, or are to
- * be replaced.
+ * be replaced. Without a snapshot they are.
  */
-export function changedTablesQuery(tables: readonly { table: FollowedTable; base: XidSnapshot }[]): string {
+export function changedTablesQuery(
+  tables: readonly { table: FollowedTable; base: XidSnapshot | undefined }[],
+): string {
   return tables
     .map(({ table: { id, key }, base }) => {
+      if (base === undefined) return "select false, true";
       const isNew = notSeenBy(base, "xid");
       const logged = key.length === 0 ? "false" : `exists (select from ${logName(id)} where ${isNew})`;
       return `select ${logged}, exists (select from erserver.replacement where captured_table = ${id} and ${isNew})`;
@@ -51,10 +54,15 @@ export function removedQuery(table: FollowedTable, base: XidSnapshot): string {
 
 /**
  * The rows that have changed and are there, as of now, with `INSERT` or `UPDATE` in front. `truncated`: the target's table is empty. Of
- * a table without a key all rows.
+ * a table without a key, or of which the target has nothing that counts, all rows.
  */
-export function presentQuery(table: FollowedTable, base: XidSnapshot, truncated: boolean): string {
-  if (table.key.length === 0) return `select '${INSERT}'${columnsOf(table)} from ${fromTable(table)}`;
+export function presentQuery(
+  table: FollowedTable,
+  base: XidSnapshot | undefined,
+  truncated: boolean,
+): string {
+  if (base === undefined || table.key.length === 0)
+    return `select '${INSERT}'${columnsOf(table)} from ${fromTable(table)}`;
   const how =
     truncated || table.rewrites ? `'${INSERT}'` : `case l.delta when 0 then '${UPDATE}' else '${INSERT}' end`;
   return `select ${how}${columnsOf(table)} from (${netChanges(table, base)}) as l join ${fromTable(table)} on ${joined(table)}`;

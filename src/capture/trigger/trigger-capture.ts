@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Change, TruncateChange } from "../../change/change.ts";
 import type { Lsn } from "../../change/lsn.ts";
+import type { Relation } from "../../change/relation.ts";
 import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { tableLabel } from "../../postgres/catalog.ts";
@@ -14,11 +15,16 @@ import { changedTablesQuery, type FollowedTable, presentQuery, removedQuery } fr
 import { RowImages } from "./row-images.ts";
 import { formatTargetSnapshot, parseSnapshot, type TargetSnapshot, type XidSnapshot } from "./snapshot.ts";
 
-/** What a target has of a table: all that this snapshot of the source sees. */
+/** What a target has of a table: all that this snapshot of the source sees; undefined when all rows are to come, in place of its own. */
 export interface TableBase {
   readonly table: FollowedTable;
-  readonly base: XidSnapshot;
+  readonly base: XidSnapshot | undefined;
 }
+
+/** What of a sink gets syncs. */
+export type SyncSink = Pick<ChangeSink, "begin" | "change" | "commit" | "idle" | "full" | "whenRoom">;
+
+type ChangedTable = TableBase & { readonly truncated: boolean };
 
 export interface TriggerCaptureOptions {
   /** An ordinary session of the source; it belongs to the capture from here on. */
@@ -28,7 +34,7 @@ export interface TriggerCaptureOptions {
   readonly rest: TargetSnapshot | undefined;
   /** Number of the last sync that the target has. */
   readonly startLsn: Lsn;
-  readonly sink: ChangeSink;
+  readonly sink: SyncSink;
   readonly binary: boolean;
   /** The first sync is of this exported snapshot. */
   readonly toSnapshot: string | undefined;
@@ -195,7 +201,7 @@ export class TriggerCapture implements AsyncDisposable {
     return { base: rest.base, ahead: new Map([...rest.ahead, ...read]) };
   }
 
-  async #changedTables(): Promise<(TableBase & { readonly truncated: boolean })[]> {
+  async #changedTables(): Promise<ChangedTable[]> {
     const query = changedTablesQuery(this.#tables);
     const [result] = await this.#options.connection.query(query);
     return this.#tables.flatMap((one, index) => {
@@ -205,15 +211,17 @@ export class TriggerCapture implements AsyncDisposable {
   }
 
   /** All that goes comes before all that comes: unique values may have moved from one row to another. */
-  async #deliver(changed: readonly (TableBase & { readonly truncated: boolean })[]): Promise<void> {
+  async #deliver(changed: readonly ChangedTable[]): Promise<void> {
     const { sink } = this.#options;
-    const emptied = changed.filter(({ truncated }) => truncated).map(({ table }) => table);
-    const truncated = emptied.filter(({ key }) => key.length > 0).map(({ relation }) => relation);
+    const emptied = changed.filter(({ truncated }) => truncated);
+    const relationsOf = (tables: readonly TableBase[]): Relation[] =>
+      tables.map(({ table: { relation } }) => relation);
+    const truncated = relationsOf(emptied.filter((one) => !isReplaced(one)));
     if (truncated.length > 0) sink.change(new TruncateChange(truncated, false, false, 0));
-    for (const { key, relation } of emptied)
-      if (key.length === 0) sink.change(new TruncateChange([relation], false, false, 0, true));
+    for (const relation of relationsOf(emptied.filter(isReplaced)))
+      sink.change(new TruncateChange([relation], false, false, 0, true));
     for (const { table, base, truncated: isEmpty } of changed) {
-      if (isEmpty) continue;
+      if (isEmpty || base === undefined) continue;
       const { relation } = table;
       const indexes = table.key.map(({ name }) =>
         relation.columns.findIndex((column) => column.name === name),
@@ -248,6 +256,11 @@ export class TriggerCapture implements AsyncDisposable {
     await given.promise;
     signal.throwIfAborted();
   }
+}
+
+/** All its rows come, and nobody has truncated it. */
+function isReplaced({ table: { key }, base }: TableBase): boolean {
+  return base === undefined || key.length === 0;
 }
 
 /** TRUNCATE and rewriting forms of ALTER TABLE are not MVCC-safe: a snapshot from before sees an empty table. */

@@ -8,7 +8,7 @@ const LAYERS = [
   ["quote", "pgoutput", "wire", "config"],
   ["postgres"],
   ["store"],
-  ["capture", "capture/wal", "capture/trigger", "apply", "copy", "transport"],
+  ["capture", "capture/wal", "capture/trigger", "apply", "copy", "transport", "carrier"],
   ["pipeline", "check"],
   ["verify"],
   ["server", "demo", "rserv"],

@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { ErserverError } from "../errors/erserver-error.ts";
+import { packageVersion } from "../runtime/version.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { dropCommand } from "./commands/drop.ts";
 import { initCommand } from "./commands/init.ts";
@@ -81,15 +81,7 @@ function usageError({ code, message }: CommanderError, command: Command): Erserv
           .replaceAll("\n", " ");
   return new ErserverError("ERS-106", text, { remedy: `Run "${name} --help" to see what it takes.` });
 }
-
 /** As it is called: `erserver rserv MasterInit`. */
 function fullName(command: Command): string {
   return command.parent === null ? command.name() : `${fullName(command.parent)} ${command.name()}`;
-}
-
-function packageVersion(): string {
-  // Beside src and dist alike.
-  const file = new URL("../../package.json", import.meta.url);
-  const { version }: { version: string } = JSON.parse(readFileSync(file, "utf8"));
-  return version;
 }

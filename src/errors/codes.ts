@@ -152,6 +152,33 @@ export const ERROR_CODES = {
     "A server answered with something that the protocol does not allow here.",
   ),
   "ERS-603": stream("unknown-relation", "A change refers to a table that the stream has not described."),
+  "ERS-604": stream("not-a-carrier", "The input is not a carrier file."),
+  "ERS-605": stream(
+    "carrier-newer",
+    "A carrier file was made by a newer version, in a format that this one does not know.",
+  ),
+  "ERS-606": stream("carrier-damaged", "A carrier file was cut short or altered on its way."),
+  "ERS-607": stream(
+    "carrier-key",
+    "A carrier file is encrypted and the identity to decrypt it by is missing or another one, or a recipient or identity is not an age key.",
+  ),
+  "ERS-608": stream(
+    "carrier-applied",
+    "A carrier file was applied before; the target has all that is in it.",
+  ),
+  "ERS-609": stream(
+    "carrier-out-of-order",
+    "A carrier file does not begin where the target is: another has to be applied before it.",
+  ),
+  "ERS-610": stream(
+    "carrier-misdirected",
+    "A carrier file is for another target or from another source than the one here, or carrier files and a replicator were to serve one target.",
+  ),
+  "ERS-611": stream(
+    "carrier-unknown",
+    "The source has prepared no carrier file of this number for this target.",
+  ),
+  "ERS-612": stream("carrier-io", "A carrier file cannot be written or read."),
 
   "ERS-701": stream("apply-refused", "The target refuses a change, or either side the copy of a table."),
   "ERS-702": stream(

@@ -1,5 +1,5 @@
 import { openTargetSession, type TargetSession } from "../apply/target-session.ts";
-import { planTable, type SourceType, tableAbsent } from "../apply/table-plan.ts";
+import { planTable, type SourceType, tableAbsent, type TablePlan } from "../apply/table-plan.ts";
 import type { Config } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError, toErserverError } from "../errors/erserver-error.ts";
@@ -14,7 +14,7 @@ import {
 import { inOneDatabase, oneAtATime } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
-import type { Selection } from "../postgres/selection.ts";
+import type { ReplicatedTable, Selection } from "../postgres/selection.ts";
 import {
   readServerFacts,
   readSourceFacts,
@@ -137,7 +137,7 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     const { capture, reason } = await chooseCapture(context, sourceFacts, known);
     const selection = await readSelection(source, sourceFacts, config.tables, capture);
     const targetTables = tablesByKey(await readTables(control, targetFacts.version));
-    checkTargetTables(selection, targetTables, config);
+    checkTargetTables(selection.tables, targetTables, config.tables.missingColumn);
     requirePrivileges({
       side: "source",
       role: sourceFacts.user,
@@ -214,29 +214,29 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
   }
 }
 
-/** Every table of the selection must be writable as it is described now; all that are absent are named at once. */
+/** Every table must be writable as it is described now; all that are absent are named at once. */
 export function checkTargetTables(
-  selection: Selection,
+  tables: readonly ReplicatedTable[],
   targetTables: ReadonlyMap<string, CatalogTable>,
-  config: Config,
-): void {
+  missingColumn: Config["tables"]["missingColumn"],
+): TablePlan[] {
   const absent = new Set(
-    selection.tables
+    tables
       .filter(({ target }) => !targetTables.has(tableKey(target.schema, target.name)))
       .map(({ target }) => tableLabel(target.schema, target.name)),
   );
   if (absent.size > 0) throw tableAbsent(...absent);
-  const sourceTypes = typesOf(selection.tables.map(({ source }) => source));
-  for (const table of selection.tables) {
+  const sourceTypes = typesOf(tables.map(({ source }) => source));
+  return tables.map((table) =>
     planTable({
       relation: relationOf(table),
       table,
       target: targetTables.get(tableKey(table.target.schema, table.target.name)),
       sourceTypes,
       definitionOf: (name) => definitionOf(table.source, name),
-      missingColumn: config.tables.missingColumn,
-    });
-  }
+      missingColumn,
+    }),
+  );
 }
 
 /** The types of these tables' columns, by OID. */

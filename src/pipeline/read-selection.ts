@@ -8,6 +8,7 @@ import {
   type Selection,
   type SelectionRules,
   selectTables,
+  type TableProblem,
 } from "../postgres/selection.ts";
 import type { SourceFacts } from "../postgres/server-facts.ts";
 
@@ -20,14 +21,17 @@ export async function readSelection(
 ): Promise<Selection> {
   const tables = await readTables(source, version);
   const selection = selectTables(tables, rules, version, capture);
-  const blocking = selection.problems.filter((problem) => problem.blocks);
-  const [first] = blocking;
-  if (first !== undefined) {
-    throw new ErserverError(first.code, blocking.map((problem) => problem.message).join("; "), {
-      subject: first.table,
-      remedy: [...new Set(blocking.map((problem) => problem.remedy))].join(" "),
-    });
-  }
+  throwProblems(selection.problems.filter((problem) => problem.blocks));
   requireTables(selection);
   return readRowFilters(source, selection);
+}
+
+/** Throws the first, with what all say. */
+export function throwProblems(problems: readonly TableProblem[]): void {
+  const [first] = problems;
+  if (first === undefined) return;
+  throw new ErserverError(first.code, problems.map((problem) => problem.message).join("; "), {
+    subject: first.table,
+    remedy: [...new Set(problems.map((problem) => problem.remedy))].join(" "),
+  });
 }

@@ -13,6 +13,7 @@ import {
   readConsumer,
   registerConsumer,
 } from "../capture/trigger/consumers.ts";
+import { exportSnapshot } from "../capture/trigger/export-snapshot.ts";
 import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
 import { parseSnapshot, parseTargetSnapshot, type XidSnapshot } from "../capture/trigger/snapshot.ts";
 import { type DurableSync, type TableBase, TriggerCapture } from "../capture/trigger/trigger-capture.ts";
@@ -20,7 +21,7 @@ import { parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { plural } from "../observability/figures.ts";
-import { type CatalogTable, PARTITION_TREES, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
 import { type Constraints, readConstraints } from "../postgres/constraints.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import type { ReplicatedTable, Selection } from "../postgres/selection.ts";
@@ -32,18 +33,9 @@ import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change
 import { sessionOptions } from "./context.ts";
 import { columnModeProblem, readColumnMode } from "./column-mode.ts";
 import { BUDGET_CHECK_MS, enforceLogBudget } from "./log-budget.ts";
-import { relationOf } from "./relation-of.ts";
 import type { PreparedSource, SourceInput } from "./source-input.ts";
-import { tablesToCapture } from "./tables-to-capture.ts";
 import { requireSameTables, tablesReplaced } from "./table-states.ts";
-
-/**
- * Types whose values are equal exactly when their bytes are, by pg_type.oid: bool, bytea, char, name, int8, int2, int4, text, oid, cidr, macaddr, bpchar,
- * varchar, date, time, timestamp, timestamptz, uuid, inet.
- */
-const EXACT_TYPES = new Set([
-  16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 829, 1042, 1043, 1082, 1083, 1114, 1184, 2950, 869,
-]);
+import { followedTable, TableShapes, tablesToCapture } from "./trigger-tables.ts";
 
 /** Number of the first sync. */
 const FIRST_SYNC = parseLsn("0/1");
@@ -57,6 +49,7 @@ const IDLE_CONFIRM_MS = 60_000;
 export async function prepareTriggers(input: SourceInput): Promise<PreparedSource> {
   const { context, source, slot, selection, known, copied } = input;
   const consumer = await readConsumer(source, slot);
+  if (known?.carrier !== undefined || consumer?.carrier !== undefined) throw carriedTo(context.target.name);
   if (known === undefined && consumer !== undefined)
     throw slotTaken(slot, "another target of this source has its name, and this one knows nothing of it");
   if (context.config.tables.registeredOnly) await requireRegistered(source, selection);
@@ -123,6 +116,14 @@ function requireRecorded(
   if (missed.length > 0) throw tablesReplaced(missed, selection);
 }
 
+function carriedTo(name: string): ErserverError {
+  return new ErserverError("ERS-610", `the changes for target ${name} come by carrier files`, {
+    subject: name,
+    remedy:
+      "Go on with PrepareSnapshot and ApplySnapshot; or start over for this target: erserver drop, empty its tables, erserver run.",
+  });
+}
+
 function forgotten(slot: string): ErserverError {
   return new ErserverError(
     "ERS-503",
@@ -139,8 +140,7 @@ class TriggerSource implements ChangeSource {
   readonly #input: SourceInput;
   readonly #captured: readonly CapturedTable[];
   readonly #cleaner: LogCleaner;
-  /** What the tables and their triggers were like, by OID. */
-  readonly #shapes: ReadonlyMap<number, string>;
+  readonly #shapes: TableShapes;
   readonly #constraints: Constraints;
   #confirmedMs = Number.NEGATIVE_INFINITY;
   #budgetMs = performance.now();
@@ -150,7 +150,7 @@ class TriggerSource implements ChangeSource {
   private constructor(
     input: SourceInput,
     captured: readonly CapturedTable[],
-    shapes: ReadonlyMap<number, string>,
+    shapes: TableShapes,
     constraints: Constraints,
   ) {
     this.#input = input;
@@ -165,22 +165,21 @@ class TriggerSource implements ChangeSource {
     captured: readonly CapturedTable[],
     wanted: readonly TableToCapture[],
   ): Promise<TriggerSource> {
-    const oids = wanted.map(({ table }) => table.oid);
     const constraints = await readConstraints(input.control, input.targetFacts.version, input.replicaRole);
-    return new TriggerSource(input, captured, await readShapes(input, oids), constraints);
+    const tables = wanted.map(({ table }) => table);
+    const shapes = await TableShapes.read(input.source, tables);
+    return new TriggerSource(input, captured, shapes, constraints);
   }
 
   async takeSnapshot(progress: Progress | undefined): Promise<HeldSnapshot> {
     const { context, store } = this.#input;
-    const holder = await connectWatched(context.config.source, sessionOptions(context));
+    const { holder, snapshotName, xids } = await exportSnapshot(
+      context.config.source,
+      sessionOptions(context),
+    );
     try {
-      const results = await holder.query(
-        "begin isolation level repeatable read read only; select pg_catalog.pg_export_snapshot(), pg_catalog.txid_current_snapshot()::text",
-      );
-      const [snapshotName = "", xids = ""] = (results[1]?.rows[0] ?? []) as string[];
-      const snapshot = { snapshotName, consistentPoint: progress?.lsn ?? FIRST_SYNC, xids };
       if (progress === undefined) await store.startProgress(FIRST_SYNC, xids);
-      return { snapshot, holder };
+      return { snapshot: { snapshotName, consistentPoint: progress?.lsn ?? FIRST_SYNC, xids }, holder };
     } catch (error) {
       holder.destroy();
       throw error;
@@ -212,7 +211,7 @@ class TriggerSource implements ChangeSource {
       sink,
       binary,
       toSnapshot,
-      requireUnchanged: (oids) => this.#requireShapes(oids),
+      requireUnchanged: (oids) => this.#shapes.requireUnchanged(oids),
       onDurable: (durable) => this.#onDurable(durable),
       settle: async () => {
         this.#confirmSoon();
@@ -224,40 +223,23 @@ class TriggerSource implements ChangeSource {
   async requireUnchanged(): Promise<void> {
     const { source, slot } = this.#input;
     if ((await readConsumer(source, slot)) === undefined) throw forgotten(slot);
-    await this.#requireShapes([...this.#shapes.keys()]);
+    await this.#shapes.requireUnchanged();
   }
 
   #followed(table: ReplicatedTable): FollowedTable {
-    const { id, key } = this.#captured.find(({ oid }) => oid === table.source.oid) as CapturedTable;
+    const captured = this.#captured.find(({ oid }) => oid === table.source.oid) as CapturedTable;
     const target = this.#input.targetTables.get(
       tableKey(table.target.schema, table.target.name),
     ) as CatalogTable;
-    const relation = relationOf(table);
+    const followed = followedTable(
+      table,
+      captured,
+      this.#constraints.tables.get(target.oid) ?? { unique: [], looselyCompared: [] },
+    );
     // What only the target has of a row would go with it.
     const written = new Set(table.columns);
     const own = target.columns.some(({ name, generated }) => !generated && !written.has(name));
-    const { unique = [], looselyCompared = [] } = this.#constraints.tables.get(target.oid) ?? {};
-    const keys = table.source.columns.filter(({ name }) => key.some((column) => column.name === name));
-    // Equal keys may look different, and an UPDATE leaves the key as it is.
-    const exact = keys.every(
-      ({ baseTypeOid, name }) => EXACT_TYPES.has(baseTypeOid) && !looselyCompared.includes(name),
-    );
-    const keyNames = JSON.stringify(keys.map(({ name }) => name).toSorted());
-    const others = unique.some((names) => JSON.stringify(names?.toSorted()) !== keyNames);
-    const rewrites = (others || !exact) && !own;
-    return { id, key, relation, partitioned: table.source.partitioned, rewrites };
-  }
-
-  async #requireShapes(oids: readonly number[]): Promise<void> {
-    const now = await readShapes(this.#input, oids);
-    const changed = oids.find((oid) => now.get(oid) !== this.#shapes.get(oid));
-    if (changed === undefined) return;
-    const table = this.#input.selection.tables.find(({ source }) => source.oid === changed)?.source;
-    const label = table === undefined ? String(changed) : tableLabel(table.schema, table.name);
-    throw new ErserverError("ERS-509", `table ${label}, its partitions or its triggers were changed`, {
-      subject: label,
-      remedy: "Nothing to do: the pipeline is opened anew by itself, and says what is missing.",
-    });
+    return { ...followed, rewrites: followed.rewrites && !own };
   }
 
   /** Not often: each is a small transaction on the source. */
@@ -298,19 +280,4 @@ function copySnapshots(states: readonly TableState[], progress: Progress): Map<s
         : [[tableKey(schema, name), parseSnapshot(copySnapshot)]],
     ),
   );
-}
-
-/** What a table is called, its columns, its partitions, and how many triggers of ours are there and fire: of each a text that changes with it. */
-async function readShapes({ source }: SourceInput, oids: readonly number[]): Promise<Map<number, string>> {
-  const rows = await source.query<{ root: string; shape: string }>(
-    `with recursive ${PARTITION_TREES}
-     select tree.root::text, pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws(',', c.oid, n.nspname, c.relname, a.columns, g.triggers), ';' order by c.oid)) as shape
-     from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-       cross join lateral (select pg_catalog.string_agg(pg_catalog.concat_ws(' ', attnum, attname, atttypid, atttypmod), ',' order by attnum) as columns
-         from pg_catalog.pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped) a
-       cross join lateral (select count(*) as triggers from pg_catalog.pg_trigger where tgrelid = c.oid and tgname like 'erserver\\_%' and tgenabled in ('O', 'A')) g
-     group by tree.root`,
-    [oids],
-  );
-  return new Map(rows.map(({ root, shape }) => [Number(root), shape]));
 }

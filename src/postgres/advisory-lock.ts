@@ -3,7 +3,7 @@ import { quoteLiteral } from "../quote/literal.ts";
 import type { ControlSession } from "./connect.ts";
 
 /**
- * First keys of our advisory locks in a target's database; the second is a hash of the pipeline's name.
+ * First keys of our advisory locks in a database; the second is a hash of the pipeline's name.
  * https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
  */
 const LOCK_CLASSES = {
@@ -13,6 +13,8 @@ const LOCK_CLASSES = {
   hold: 1_163_023_958,
   /** Held, shared, by sessions that write beside the one that applies. */
   worker: 1_163_023_959,
+  /** Held, on a source, by whoever prepares a file for a target. */
+  prepare: 1_163_023_960,
 } as const;
 
 export type LockPurpose = keyof typeof LOCK_CLASSES;

@@ -16,7 +16,7 @@ import { describeConninfo } from "../config/conninfo.ts";
 import { exactPattern } from "../config/table-pattern.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { readSelection } from "../pipeline/read-selection.ts";
-import { tablesToCapture } from "../pipeline/tables-to-capture.ts";
+import { tablesToCapture } from "../pipeline/trigger-tables.ts";
 import { oneAtATime } from "../postgres/advisory-lock.ts";
 import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";

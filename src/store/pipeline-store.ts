@@ -1,4 +1,4 @@
-import { formatLsn, type Lsn, parseLsn } from "../change/lsn.ts";
+import { formatLsn, type Lsn, parseLsn, ZERO_LSN } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { CatalogTable } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
@@ -28,6 +28,8 @@ export interface StoredError {
 
 export interface Registration {
   readonly capture: CaptureKind;
+  /** Where changes come by files: what the source and this target know each other by. */
+  readonly carrier: string | undefined;
   readonly sourceSystem: string;
   readonly sourceDatabase: string;
   readonly slot: string;
@@ -40,6 +42,9 @@ export interface Registration {
   /** Commit time of the oldest source transaction that is not applied, while the target is behind. */
   readonly behindSince: Date | undefined;
 }
+
+/** A source database, as targets know it. */
+export type SourceIdentity = Pick<SourceFacts, "systemIdentifier" | "database">;
 
 export interface Progress {
   readonly lsn: Lsn;
@@ -103,14 +108,15 @@ export class PipelineStore {
     const [row] = await this.#session.query(
       `select source_system, source_database, slot, state, extract(epoch from state_since)::float8::text as since, error::text as error, desired,
          extract(epoch from pg_catalog.clock_timestamp() - seen_at)::float8::text as silent, extract(epoch from behind_since)::float8::text as behind,
-         coalesce(pg_catalog.to_json(p) ->> 'capture', 'wal') as capture
+         coalesce(pg_catalog.to_json(p) ->> 'capture', 'wal') as capture, pg_catalog.to_json(p) ->> 'carrier' as carrier
        from erserver.pipeline as p where name = $1`,
       [this.#name],
     );
     if (row === undefined) return undefined;
     return {
-      // Before its migration the table has no such column.
+      // Before their migrations the table has no such columns.
       capture: row["capture"] as CaptureKind,
+      carrier: row["carrier"] ?? undefined,
       sourceSystem: row["source_system"] ?? "",
       sourceDatabase: row["source_database"] ?? "",
       slot: row["slot"] ?? "",
@@ -124,7 +130,9 @@ export class PipelineStore {
   }
 
   /** Tables of the same source that other pipelines bring to this database. */
-  async tablesOfOthers(source: SourceFacts): Promise<{ pipeline: string; schema: string; name: string }[]> {
+  async tablesOfOthers(
+    source: SourceIdentity,
+  ): Promise<{ pipeline: string; schema: string; name: string }[]> {
     return this.#session.query<{ pipeline: string; schema: string; name: string }>(
       `select p.name as pipeline, t.source_schema as schema, t.source_table as name
        from erserver.pipeline p join erserver.table_state t on t.pipeline = p.name
@@ -135,7 +143,7 @@ export class PipelineStore {
 
   /** Registers the source once; refuses another one. */
   async register(
-    source: SourceFacts,
+    source: SourceIdentity,
     slot: string,
     capture: CaptureKind,
     registeredOnly: boolean,
@@ -148,6 +156,15 @@ export class PipelineStore {
     const registration = (await this.registration()) as Registration;
     requireSameSource(registration, source, this.#name);
     return registration;
+  }
+
+  /** Registers a source whose changes come by files, of which none is applied yet. */
+  async registerCarrier(source: SourceIdentity, slot: string, carrier: string): Promise<void> {
+    await this.#session.query(
+      "insert into erserver.pipeline (name, source_system, source_database, slot, capture, carrier) values ($1, $2, $3, $4, 'trigger', $5)",
+      [this.#name, source.systemIdentifier, source.database, slot, carrier],
+    );
+    await this.startProgress(ZERO_LSN);
   }
 
   async progress(): Promise<Progress | undefined> {
@@ -219,6 +236,14 @@ export class PipelineStore {
       `update erserver.table_state set state = 'data_sync', copier = $4, state_since = now()
        where pipeline = $1 and source_schema = $2 and source_table = $3 and state in ('init', 'data_sync')`,
       [this.#name, table.schema, table.name, token],
+    );
+  }
+
+  /** What is not copied yet has come with all its rows by this position. */
+  async finishTables(lsn: Lsn): Promise<void> {
+    await this.#session.query(
+      "update erserver.table_state set state = 'finished_copy', copy_lsn = $2, state_since = now() where pipeline = $1 and state <> 'finished_copy'",
+      [this.#name, formatLsn(lsn)],
     );
   }
 
@@ -332,7 +357,11 @@ export async function dropSchemaIfUnused(session: ControlSession): Promise<boole
 }
 
 /** Throws ERS-410 when the source is not the one that was registered: its slots and publications are not ours. */
-export function requireSameSource(registration: Registration, source: SourceFacts, pipeline: string): void {
+export function requireSameSource(
+  registration: Registration,
+  source: SourceIdentity,
+  pipeline: string,
+): void {
   if (
     registration.sourceSystem === source.systemIdentifier &&
     registration.sourceDatabase === source.database

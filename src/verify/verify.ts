@@ -290,7 +290,7 @@ async function pairTables(
   requireTables(selection);
   const targets = tablesByKey(await readTables(target.session, target.version));
   // Values of different types cannot be compared, nor are they replicated.
-  checkTargetTables(selection, targets, config);
+  checkTargetTables(selection.tables, targets, config.tables.missingColumn);
   const pairs = new Map<string, Pair>();
   for (const table of selection.tables) {
     const label = tableLabel(table.target.schema, table.target.name);

@@ -384,7 +384,8 @@ export async function dropCaptureIfUnused(session: ControlSession): Promise<bool
   );
   if (used.length > 0) return false;
   await session.query(
-    `drop table erserver.consumer, erserver.replacement, erserver.captured_table, erserver.capture_origin; drop sequence erserver.captured_table_id;
+    // Before its migration the first is not there.
+    `drop table if exists erserver.prepared_sync; drop table erserver.consumer, erserver.replacement, erserver.captured_table, erserver.capture_origin; drop sequence erserver.captured_table_id;
      delete from erserver.migration where name like 'source/%'`,
   );
   const [rest] = await session.query("select exists (select from erserver.migration)::text as some");

@@ -6,6 +6,8 @@ import { notSeenBy, type XidSnapshot } from "./snapshot.ts";
 export interface Consumer {
   /** Numbers of its tables in erserver.captured_table. */
   readonly tables: readonly number[];
+  /** Of a target that files are carried to: see prepared-syncs.ts. */
+  readonly carrier: string | undefined;
 }
 
 /** Whether the source has anything of trigger capture. */
@@ -18,13 +20,17 @@ export async function captureExists(session: ControlSession): Promise<boolean> {
 export async function readConsumer(session: ControlSession, pipeline: string): Promise<Consumer | undefined> {
   if (!(await captureExists(session))) return undefined;
   const [row] = await session.query(
-    `select pg_catalog.to_json(tables)::text as tables from erserver.consumer where pipeline = $1
-       and exists (select from erserver.capture_origin as o join pg_catalog.pg_control_system() as c on c.system_identifier::text = o.system
+    `select pg_catalog.to_json(tables)::text as tables, pg_catalog.to_json(c) ->> 'carrier' as carrier from erserver.consumer as c where pipeline = $1
+       and exists (select from erserver.capture_origin as o join pg_catalog.pg_control_system() as s on s.system_identifier::text = o.system
          join pg_catalog.pg_database as d on d.oid = o.database and d.datname = pg_catalog.current_database())`,
     [pipeline],
   );
   if (row === undefined) return undefined;
-  return { tables: JSON.parse(row["tables"] ?? "[]") as number[] };
+  return {
+    tables: JSON.parse(row["tables"] ?? "[]") as number[],
+    // Before its migration the table has no such column.
+    carrier: row["carrier"] ?? undefined,
+  };
 }
 
 /** What a target wants. */

@@ -59,6 +59,17 @@ export interface ParallelOptions {
   readonly onRefused: (reason: Error) => void;
 }
 
+/** All is written by `connection`. */
+export const ONE_SESSION: ParallelOptions = {
+  workers: 1,
+  connect: () => Promise.reject(new Error("one session writes")),
+  keysOf: () => {
+    throw new Error("one session writes");
+  },
+  blockersOf: () => Promise.resolve([]),
+  onRefused: () => {},
+};
+
 /** What a commit on the target means for the source. */
 export interface Applied {
   /** Source position that the commit covers. */

@@ -124,7 +124,7 @@ async function planFile(
   const captured = await captureTables(source, wanted);
   const { carrier, confirmed, prepared } = await registerCarrierConsumer(source, {
     pipeline: consumer,
-    name: options.name,
+    name,
     tables: captured.map(({ id }) => id),
   });
   const sources = tables.map((table) => table.source);

@@ -1,5 +1,4 @@
 import { randomUUID } from "node:crypto";
-import type { Wishes } from "./consumers.ts";
 import type { ControlSession } from "../../postgres/connect.ts";
 import type { Wishes } from "./consumers.ts";
 

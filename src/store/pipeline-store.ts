@@ -161,7 +161,7 @@ export class PipelineStore {
   /** Registers a source whose changes come by files, of which none is applied yet. */
   async registerCarrier(source: SourceIdentity, slot: string, carrier: string): Promise<void> {
     await this.#session.query(
-      "insert into erserver.pipeline (name, source_system, source_database, slot, capture, carrier) values ($1, $2, $3, $4, 'trigger', $5)",
+      "insert into erserver.pipeline (name, source_system, source_database, slot, capture, carrier, registered_only) values ($1, $2, $3, $4, 'trigger', $5, true)",
       [this.#name, source.systemIdentifier, source.database, slot, carrier],
     );
     await this.startProgress(ZERO_LSN);

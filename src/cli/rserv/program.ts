@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import type { Terminal } from "../terminal.ts";
+import { carrierCommands } from "./carrier.ts";
 import { cleanLogCommand, getSyncIdCommand } from "./positions.ts";
 import { masterCommands } from "./master.ts";
 import { replicateCommand } from "./replicate.ts";
@@ -21,6 +22,7 @@ export function rservCommand(terminal: Terminal): Command {
     replicateCommand(terminal),
     getSyncIdCommand(terminal),
     cleanLogCommand(terminal),
+    ...carrierCommands(terminal),
     ...testCommands(terminal),
   ])
     rserv.addCommand(command);

@@ -5,7 +5,7 @@ import type { Relation } from "../../change/relation.ts";
 import type { ChangeSink } from "../../change/sink.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { tableLabel } from "../../postgres/catalog.ts";
-import { isRewritten } from "../../postgres/rewritten.ts";
+import { findRewritten } from "../../postgres/rewritten.ts";
 import { quoteLiteral } from "../../quote/literal.ts";
 import { onAbort } from "../../runtime/abort.ts";
 import { deferred } from "../../wire/deferred.ts";
@@ -23,6 +23,11 @@ export interface TableBase {
 
 /** What of a sink gets syncs. */
 export type SyncSink = Pick<ChangeSink, "begin" | "change" | "commit" | "idle" | "full" | "whenRoom">;
+
+interface RowsQuery {
+  readonly sql: string;
+  readonly toChange: (bytes: Buffer, start: number, end: number) => Change;
+}
 
 type ChangedTable = TableBase & { readonly truncated: boolean };
 
@@ -220,28 +225,45 @@ export class TriggerCapture implements AsyncDisposable {
     if (truncated.length > 0) sink.change(new TruncateChange(truncated, false, false, 0));
     for (const relation of relationsOf(emptied.filter(isReplaced)))
       sink.change(new TruncateChange([relation], false, false, 0, true));
-    for (const { table, base, truncated: isEmpty } of changed) {
-      if (isEmpty || base === undefined) continue;
-      const { relation } = table;
-      const indexes = table.key.map(({ name }) =>
-        relation.columns.findIndex((column) => column.name === name),
-      );
-      await this.#rows(removedQuery(table, base), (bytes, start, end) =>
-        this.#images.removed(relation, indexes, bytes, start, end),
-      );
-    }
-    for (const { table, base, truncated: isEmpty } of changed) {
-      const { relation } = table;
-      await this.#rows(presentQuery(table, base, isEmpty), (bytes, start, end) =>
-        this.#images.present(relation, bytes, start, end),
-      );
-      if (await isRewritten(this.#options.connection, relation.id)) throw rewritten(relation);
-    }
+    await this.#read([
+      ...changed.flatMap((one) =>
+        one.truncated || one.base === undefined ? [] : this.#removed(one, one.base),
+      ),
+      ...changed.map((one) => this.#present(one)),
+    ]);
+    const oid = await findRewritten(
+      this.#options.connection,
+      changed.map(({ table }) => table.relation.id),
+    );
+    const found = changed.find(({ table }) => table.relation.id === oid);
+    if (found !== undefined) throw rewritten(found.table.relation);
   }
 
-  async #rows(sql: string, toChange: (bytes: Buffer, start: number, end: number) => Change): Promise<void> {
+  #removed({ table }: TableBase, base: XidSnapshot): RowsQuery {
+    const { relation, key } = table;
+    const indexes = key.map(({ name }) => relation.columns.findIndex((column) => column.name === name));
+    return {
+      sql: removedQuery(table, base),
+      toChange: (bytes, start, end) => this.#images.removed(relation, indexes, bytes, start, end),
+    };
+  }
+
+  #present({ table, base, truncated }: ChangedTable): RowsQuery {
+    return {
+      sql: presentQuery(table, base, truncated),
+      toChange: (bytes, start, end) => this.#images.present(table.relation, bytes, start, end),
+    };
+  }
+
+  /** All in one flight: a far source is waited for once. */
+  async #read(queries: readonly RowsQuery[]): Promise<void> {
     const { connection, sink, binary } = this.#options;
-    for await (const run of connection.select([sql], binary ? "binary" : "text")) {
+    const rows = connection.select(
+      queries.map(({ sql }) => sql),
+      binary ? "binary" : "text",
+    );
+    for await (const run of rows) {
+      const { toChange } = queries[rows.statement] as RowsQuery;
       framePayloads(run, (bytes, start, end) => sink.change(toChange(bytes, start, end)));
       if (sink.full) await this.#whenRoom();
     }

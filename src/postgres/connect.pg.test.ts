@@ -7,7 +7,7 @@ import { until } from "../../test/support/wait.ts";
 import { type Conninfo, parseConninfo } from "../config/conninfo.ts";
 import { systemEnvironment } from "../config/environment.ts";
 import { type Cluster, startCluster } from "../demo/cluster.ts";
-import { connectControl } from "./connect.ts";
+import { connectControl, connectWire } from "./connect.ts";
 
 const OPTIONS = { applicationName: "erserver connect test", timeoutMs: 30_000 };
 
@@ -106,7 +106,7 @@ describe("a connection that fails is closed", () => {
     await database.query(`create role ${role} login`);
     try {
       const conninfo = conninfoOf(sharedCluster("source").url(database.name, role));
-      await expect(connectControl(conninfo, OPTIONS)).rejects.toThrow(/permission denied/);
+      await expect(connectWire(conninfo, OPTIONS)).rejects.toThrow(/permission denied/);
       await until(async () => (await sessionsOf(role)) === 0, {
         what: "the session to be closed",
         timeout: 5_000,

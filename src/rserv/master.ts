@@ -95,9 +95,18 @@ export async function masterRemoveTable(
 ): Promise<RemovedTable | undefined> {
   return inDatabase(master, "source", async (session) => {
     await requireMaster(session, master);
+    const tables = await readRegisteredTables(session);
+    const gone = tables.find(
+      ({ dropped, schema, name }) => dropped && [name, tableLabel(schema, name)].includes(table),
+    );
+    if (gone !== undefined) {
+      await oneAtATime(session, () => unregisterTable(session, gone.id));
+      await releaseUnwanted(session);
+      return { label: tableLabel(gone.schema, gone.name), columns: undefined, wantedBy: [] };
+    }
     const found = await namedTable(session, await readSourceFacts(session), table);
     const column = columnText === undefined ? undefined : namedColumn(found, columnText);
-    const registered = (await readRegisteredTables(session)).find(({ oid }) => oid === found.oid);
+    const registered = tables.find(({ oid }) => oid === found.oid);
     if (registered === undefined) return undefined;
     const label = tableLabel(found.schema, found.name);
     const left = narrow(registered, column);

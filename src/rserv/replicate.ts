@@ -49,7 +49,7 @@ export async function prepareReplication(options: ReplicateOptions): Promise<Rep
     return inDatabase(slave, "target", async (target) => {
       await requireMaster(source, master);
       await requireSlave(target, slave);
-      const registered = await readRegisteredTables(source);
+      const registered = (await readRegisteredTables(source)).filter(({ dropped }) => !dropped);
       const { both, masterOnly } = compareRegistrations(registered, await readSlaveTables(target));
       if (both.length === 0) throw nothingRegistered(master, slave);
       const only = chosen(both, options.tables);

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { SQLSTATE } from "../../errors/sqlstate.ts";
 import { oneAtATime } from "../../postgres/advisory-lock.ts";
-import { type CatalogColumn, type CatalogTable, tableLabel } from "../../postgres/catalog.ts";
+import { type CatalogColumn, type CatalogTable, tableKey, tableLabel } from "../../postgres/catalog.ts";
 import type { ControlSession } from "../../postgres/connect.ts";
 import { sqlStateOf } from "../../postgres/failures.ts";
 import { quoteIdent, quoteQualified } from "../../quote/ident.ts";
@@ -288,32 +288,25 @@ export interface RegisteredTable {
   /** Number in erserver.captured_table. */
   readonly id: number;
   readonly oid: number;
-  /** As it is called now. */
+  /** As it is called now, or was when it was dropped. */
   readonly schema: string;
   readonly name: string;
-  /** Empty for a table that is replaced whole. */
-  readonly key: readonly string[];
   /** Column mode; null for all. */
   readonly columns: readonly string[] | null;
+  /** It is not there any more. */
+  readonly dropped: boolean;
 }
 
-/** Tables that were dropped since are not among them. */
 export async function readRegisteredTables(session: ControlSession): Promise<RegisteredTable[]> {
-  const rows = await session.query<
-    Record<"id" | "oid" | "schema" | "name" | "key", string> & { columns: string | null }
-  >(
-    `select t.id::text, c.oid::text, n.nspname as schema, c.relname as name, pg_catalog.to_json(t.key)::text as key, pg_catalog.to_json(t.columns)::text as columns
-     from erserver.captured_table t join pg_catalog.pg_class c on c.oid = t.relation join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where t.registered order by n.nspname, c.relname`,
+  const rows = await session.query<{ registered: string }>(
+    `select pg_catalog.json_build_object('id', t.id, 'oid', t.relation::int8, 'schema', coalesce(n.nspname, t.schema_name), 'name', coalesce(c.relname, t.table_name),
+       'columns', t.columns, 'dropped', c.oid is null)::text as registered
+     from erserver.captured_table t left join pg_catalog.pg_class c on c.oid = t.relation left join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where t.registered`,
   );
-  return rows.map(({ id, oid, schema, name, key, columns }) => ({
-    id: Number(id),
-    oid: Number(oid),
-    schema,
-    name,
-    key: JSON.parse(key) as string[],
-    columns: columns === null ? null : (JSON.parse(columns) as string[]),
-  }));
+  return rows
+    .map(({ registered }) => JSON.parse(registered) as RegisteredTable)
+    .toSorted((a, b) => (tableKey(a.schema, a.name) < tableKey(b.schema, b.name) ? -1 : 1));
 }
 
 /** The targets that want a table, other than those that want what is registered. */

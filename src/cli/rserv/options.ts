@@ -52,6 +52,9 @@ export function withCommon(command: Command, roles: readonly Role[]): Command {
     .addOption(new Option("--debug", "say everything").hideHelp());
 }
 
+/** In a URL or a `keyword=value` string. */
+const HOLDS_PASSWORD = /^\w+:\/\/[^/?#@]*:[^/?#]*@|(?:^|[\s?&])(?:ssl)?password\s*=/;
+
 function refusePassword(): never {
   // Commander's own error would repeat it.
   throw new ErserverError(
@@ -82,6 +85,7 @@ export async function databaseOf(
   const settings = Object.fromEntries(
     Object.entries(given).filter((entry): entry is [string, string] => entry[1] !== undefined),
   );
+  if (HOLDS_PASSWORD.test(name)) refusePassword();
   const isWhole = /^postgres(?:ql)?:\/\/|=/.test(name);
   if (isWhole && Object.keys(settings).length > 0)
     throw new ErserverError(

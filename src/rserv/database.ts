@@ -1,8 +1,10 @@
+import { forgetIfRestored } from "../capture/trigger/captured-tables.ts";
 import { captureExists } from "../capture/trigger/consumers.ts";
 import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { connectDatabase, type Side } from "../pipeline/sides.ts";
-import type { ControlSession } from "../postgres/connect.ts";
+import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { quoteIdent } from "../quote/ident.ts";
 import { schemaExists } from "../store/migrate.ts";
 
 /** A master or a slave, as a command is told of it. */
@@ -27,9 +29,37 @@ export async function inDatabase<T>(
   return await work(session);
 }
 
-/** Throws ERS-407 unless MasterInit was run, and says so when it is a slave that is asked. */
+/** In the database that every server has for work on others. */
+export async function inServer<T>(
+  { conninfo, timeoutMs, signal }: Database,
+  work: (session: ControlSession) => Promise<T>,
+): Promise<T> {
+  await using session = await connectControl(
+    { ...conninfo, database: "postgres" },
+    { applicationName: "erserver rserv", timeoutMs, ...(signal === undefined ? {} : { signal }) },
+  );
+  return await work(session);
+}
+
+export async function databaseExists(database: Database): Promise<boolean> {
+  const { database: name } = database.conninfo;
+  const found = await inServer(database, (server) =>
+    server.query("select 1 as one from pg_catalog.pg_database where datname = $1", [name]),
+  );
+  return found.length > 0;
+}
+
+export async function createDatabase(database: Database): Promise<void> {
+  const name = quoteIdent(database.conninfo.database);
+  await inServer(database, (server) => server.query(`create database ${name}`));
+}
+
+/**
+ * Throws ERS-407 unless MasterInit was run, and says so when it is a slave that is asked. What a dump has brought along is forgotten here,
+ * before anybody relies on it: a pipeline would do so later, and take what was registered since with it.
+ */
 export async function requireMaster(session: ControlSession, { conninfo }: Database): Promise<void> {
-  if (await captureExists(session)) return;
+  if (await captureExists(session)) return forgetIfRestored(session);
   throw notInitialized(conninfo, "MasterInit", (await slaveExists(session)) ? "SlaveInit" : undefined);
 }
 

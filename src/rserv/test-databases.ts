@@ -2,11 +2,10 @@ import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import type { Side } from "../pipeline/sides.ts";
-import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { readServerFacts } from "../postgres/server-facts.ts";
 import { quoteIdent } from "../quote/ident.ts";
-import { type Database, inDatabase } from "./database.ts";
+import { createDatabase, type Database, databaseExists, inDatabase, inServer } from "./database.ts";
 import { masterAddTable, masterInit } from "./master.ts";
 import { slaveAddTable, slaveInit } from "./slave.ts";
 
@@ -24,15 +23,8 @@ const NAMES = ["test", "testoid", "teststr"] as const;
 /** Which of the databases there are. */
 export async function existingTestDatabases(databases: readonly Database[]): Promise<string[]> {
   const found: string[] = [];
-  for (const database of databases) {
-    const { database: name } = database.conninfo;
-    await inServer(database, async (server) => {
-      const rows = await server.query("select 1 as one from pg_catalog.pg_database where datname = $1", [
-        name,
-      ]);
-      if (rows.length > 0) found.push(name);
-    });
-  }
+  for (const database of databases)
+    if (await databaseExists(database)) found.push(database.conninfo.database);
   return found;
 }
 
@@ -44,8 +36,8 @@ export async function initTestDatabases(master: Database, slave: Database): Prom
       const name = quoteIdent(database.conninfo.database);
       const { version } = await readServerFacts(server);
       await server.query(`drop database if exists ${name}${version >= 130_000 ? " with (force)" : ""}`);
-      await server.query(`create database ${name}`);
     });
+    await createDatabase(database);
   }
   await inDatabase(master, "source", (session) => session.query(TABLES + ROWS));
   await inDatabase(slave, "target", (session) => session.query(TABLES));
@@ -66,22 +58,6 @@ function refuseSame(master: Conninfo, slave: Conninfo): void {
     subject: master.database,
     remedy: "Give them different names, or different servers.",
   });
-}
-
-/** In the database that every server has for such work. */
-async function inServer(
-  { conninfo, timeoutMs, signal }: Database,
-  work: (session: ControlSession) => Promise<void>,
-): Promise<void> {
-  const session = await connectControl(
-    { ...conninfo, database: "postgres" },
-    { applicationName: "erserver rserv", timeoutMs, ...(signal === undefined ? {} : { signal }) },
-  );
-  try {
-    await work(session);
-  } finally {
-    await session.end();
-  }
 }
 
 /** A row on the master. */

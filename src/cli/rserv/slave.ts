@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import { createDatabase, databaseExists } from "../../rserv/database.ts";
 import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../rserv/slave.ts";
 import { renderProblems } from "../render/problems.ts";
 import type { Terminal } from "../terminal.ts";
@@ -16,14 +17,17 @@ export function slaveCommands(terminal: Terminal): Command[] {
       .addHelpText("after", "\nExample: SlaveInit booktown --host pma")
       .description("Make a database a slave: schema erserver in it. Its tables are added with SlaveAddTable.")
       .argument("<slavedb>", "database, or a connection string")
-      .action(async (slavedb: string, options: CommonOptions) => {
+      .option("--createdb", "create the database when it is not there")
+      .action(async (slavedb: string, options: CommonOptions & { createdb?: boolean }) => {
         const slave = await databaseOf(slavedb, options, terminal);
+        const create = options.createdb === true && !(await databaseExists(slave));
+        if (create) await createDatabase(slave);
         const { made, problems } = await slaveInit(slave);
         const { database } = slave.conninfo;
         say(
           options,
           made
-            ? `SlaveInit: ${database} is a slave; next: SlaveAddTable ${database} TABLE`
+            ? `SlaveInit: ${database} is ${create ? "created, and " : ""}a slave; next: SlaveAddTable ${database} TABLE`
             : `SlaveInit: ${database} is already initialized as a slave`,
         );
         if (options.quiet !== true) terminal.writeError(renderProblems(problems, terminal.errorPaint));

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { packageVersion } from "../runtime/version.ts";
+import { checkCommand } from "./commands/check.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { dropCommand } from "./commands/drop.ts";
 import { initCommand } from "./commands/init.ts";
@@ -23,6 +24,7 @@ export function createProgram(terminal: Terminal): Command {
     .addHelpText("after", "\nTo see it work, with servers of its own: erserver demo");
   const commands = [
     demoCommand,
+    checkCommand,
     initCommand,
     runCommand,
     syncCommand,

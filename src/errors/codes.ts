@@ -74,6 +74,10 @@ export const ERROR_CODES = {
     "limited",
     "A server's version or a role's privileges make replication do less, or otherwise; it runs all the same.",
   ),
+  "ERS-309": setup(
+    "role-absent",
+    "A role that owns objects of the source, or is granted something on them, does not exist on the target.",
+  ),
 
   "ERS-401": setup("table-absent", "A replicated table does not exist on the target."),
   "ERS-402": setup("column-absent", "A replicated column does not exist on the target table."),

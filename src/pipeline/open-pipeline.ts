@@ -14,7 +14,7 @@ import {
 import { inOneDatabase, oneAtATime } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
-import type { ReplicatedTable, Selection } from "../postgres/selection.ts";
+import type { CaptureKind, ReplicatedTable, Selection } from "../postgres/selection.ts";
 import {
   readServerFacts,
   readSourceFacts,
@@ -38,7 +38,7 @@ import { chooseCapture } from "./choose-capture.ts";
 import { limitsOf, type Problem } from "./limits.ts";
 import { relationOf } from "./relation-of.ts";
 import { readSelection } from "./read-selection.ts";
-import type { SourceInput } from "./source-input.ts";
+import type { PreparedSource, SourceInput } from "./source-input.ts";
 import { prepareTriggers } from "./trigger-source.ts";
 import { prepareWal } from "./wal-source.ts";
 import { migrate, usableSchemaExists } from "../store/migrate.ts";
@@ -71,12 +71,75 @@ export interface OpenPipeline extends AsyncDisposable {
   readonly made: readonly string[];
 }
 
+/** Both sides connected and looked at, and nothing changed yet: the session on the target holds the pipeline's lock. */
+interface Checked extends AsyncDisposable {
+  readonly input: SourceInput;
+  readonly session: TargetSession;
+  readonly capture: CaptureKind;
+  readonly prepared: PreparedSource;
+  /** What the operator should know. */
+  readonly problems: readonly Problem[];
+}
+
 /**
  * Connects both sides, checks everything that can be checked, and only then changes anything: schema and
  * registration on the target, publications on the source. The order keeps a second replicator out: the target's
  * lock comes before the first change.
  */
 export async function openPipeline(context: PipelineContext): Promise<OpenPipeline> {
+  const { config, target } = context;
+  const checked = await checkSides(context, (store, error) => recordFailure(store, context, error));
+  const { input, session, capture, prepared } = checked;
+  const { source, sourceFacts, targetFacts, control, store, slot, selection, targetTables } = input;
+  try {
+    const migrated = await migrate(control, describeConninfo(target.conninfo), "target");
+    const registration = await oneAtATime(control, async () => {
+      requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
+      const registered = await store.register(sourceFacts, slot, capture, config.tables.registeredOnly);
+      await addTableStates(store, selection);
+      return registered;
+    });
+    const { changes, made, problems } = await prepared.make();
+    await forgetTableStates(store, selection);
+    return {
+      source,
+      sourceFacts,
+      targetFacts,
+      control,
+      session,
+      store,
+      registration,
+      slot,
+      changes,
+      selection,
+      targetTables,
+      progress: input.progress,
+      problems: [...checked.problems, ...problems],
+      made: [
+        ...migrated.map((name) => `schema erserver on the target: ${name}`),
+        ...(input.known === undefined ? [`target ${target.name} registered`] : []),
+        ...made,
+      ],
+      [Symbol.asyncDispose]: () => checked[Symbol.asyncDispose](),
+    };
+  } catch (error) {
+    await recordFailure(store, context, toErserverError(error));
+    await checked[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The first half of `openPipeline`: throws what keeps the pipeline from running, returns what an operator should know. */
+export async function checkPipeline(context: PipelineContext): Promise<readonly Problem[]> {
+  await using checked = await checkSides(context, async () => {});
+  return checked.problems;
+}
+
+/** `onFailure` is called while the pipeline's lock is still held. */
+async function checkSides(
+  context: PipelineContext,
+  onFailure: (store: PipelineStore, error: ErserverError) => Promise<void>,
+): Promise<Checked> {
   const { config, target } = context;
   const opened: { close(): Promise<void> | void }[] = [];
   const close = async (): Promise<void> => {
@@ -172,43 +235,20 @@ export async function openPipeline(context: PipelineContext): Promise<OpenPipeli
     };
     const prepared = await (capture === "wal" ? prepareWal(input) : prepareTriggers(input));
 
-    const migrated = await migrate(control, where, "target");
-    const registration = await oneAtATime(control, async () => {
-      requireOwnTables(await store.tablesOfOthers(sourceFacts), selection);
-      const registered = await store.register(sourceFacts, slot, capture, config.tables.registeredOnly);
-      await addTableStates(store, selection);
-      return registered;
-    });
-    const { changes, made, problems } = await prepared.make();
-    await forgetTableStates(store, selection);
     return {
-      source,
-      sourceFacts,
-      targetFacts,
-      control,
+      input,
       session,
-      store,
-      registration,
-      slot,
-      changes,
-      selection,
-      targetTables,
-      progress,
+      capture,
+      prepared,
       problems: [
         ...(reason === undefined ? [] : [reason]),
         ...selection.problems,
-        ...problems,
         ...limitsOf({ source: sourceFacts, target: targetFacts, replicaRole: session.replicaRole }),
-      ],
-      made: [
-        ...migrated.map((name) => `schema erserver on the target: ${name}`),
-        ...(known === undefined ? [`target ${target.name} registered`] : []),
-        ...made,
       ],
       [Symbol.asyncDispose]: close,
     };
   } catch (error) {
-    if (locked !== undefined) await recordFailure(locked, context, toErserverError(error));
+    if (locked !== undefined) await onFailure(locked, toErserverError(error));
     await close();
     throw error;
   }

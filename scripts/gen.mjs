@@ -1,7 +1,7 @@
 // Generates what is derived from the code: the editors' schema and the reference pages. Reads dist/, so build first.
 //   node scripts/gen.mjs           writes the files
 //   node scripts/gen.mjs --check   writes nothing, fails when one is stale
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -16,6 +16,7 @@ const GENERATED = {
   "docs/reference/errors.md": async () => errorReference((await load("errors/codes.js")).ERROR_CODES),
   "docs/booktown.sql": async () =>
     booktownFile(await load("demo/booktown-schema.js"), await load("demo/booktown-data.js")),
+  "docs/requirements.md": async () => requirements(),
 };
 
 async function configSchema() {
@@ -155,6 +156,56 @@ set local search_path = public;
 ${BOOKTOWN_SCHEMA}${BOOKTOWN_DATA}
 commit;
 `;
+}
+
+/** The requirements' numbers, from the first of each part to its last. */
+const PARTS = [
+  ["Principles", "S", 1, 10],
+  ["Prerequisites and installation", "S", 11, 16],
+  ["Setting up", "S", 17, 36],
+  ["Replicating", "S", 37, 48],
+  ["Traps", "T", 1, 16],
+];
+
+/** `test("S1: …"`, whatever follows `test`, or a group of tests; of a `todo` the text is the reason. */
+const REQUIREMENT_TEST =
+  /^(?:test|describe)((?:\.\w+(?:\([^)]*\))?)*)\(\s*(["'`])([ST]\d+): ((?:(?!\2)[^\\]|\\.)*)\2/gm;
+
+function requirements() {
+  const shown = new Map();
+  const files = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".test.ts") && /^requirements\/|tutorial/.test(file))
+    .toSorted();
+  for (const file of files) {
+    const text = readFileSync(join(root, "test", file), "utf8");
+    for (const [, modifiers, , number, sentence] of text.matchAll(REQUIREMENT_TEST)) {
+      if (shown.has(number))
+        throw new Error(`${number} has two tests: ${shown.get(number).file} and ${file}`);
+      shown.set(number, {
+        file,
+        sentence: sentence.replaceAll(/\\(.)/g, "$1"),
+        todo: modifiers.includes(".todo"),
+      });
+    }
+  }
+  const row = (number) => {
+    const test = shown.get(number);
+    if (test === undefined) throw new Error(`no test is named after ${number}`);
+    const { file, sentence, todo } = test;
+    return todo
+      ? `| ${number} | **not shown:** ${cell(sentence)} | |`
+      : `| ${number} | ${cell(sentence)} | [${file.split("/").at(-1)}](../test/${file}) |`;
+  };
+  const sections = PARTS.map(([title, letter, first, last]) => {
+    const numbers = Array.from({ length: last - first + 1 }, (_, index) => `${letter}${first + index}`);
+    return `## ${title}\n\n| | shown | where |\n|---|---|---|\n${numbers.map(row).join("\n")}\n`;
+  });
+  return `${NOTICE}
+# Requirements
+
+What the documentation of the eR server of 2001 promised (S), what broke it (T), and the test that shows that it is so here.
+
+${sections.join("\n")}`;
 }
 
 function cell(text) {

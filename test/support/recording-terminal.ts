@@ -11,7 +11,12 @@ export interface RecordingTerminal extends Terminal {
 }
 
 /** A terminal that keeps what is written to it. */
-export function recordingTerminal({ live = false, columns = 80, answer = "" } = {}): RecordingTerminal {
+export function recordingTerminal({
+  live = false,
+  columns = 80,
+  answer = "",
+  interrupted = new AbortController().signal,
+} = {}): RecordingTerminal {
   let output = "";
   let errors = "";
   let all = "";
@@ -20,7 +25,7 @@ export function recordingTerminal({ live = false, columns = 80, answer = "" } = 
     columns,
     paint: PLAIN,
     errorPaint: PLAIN,
-    interrupted: new AbortController().signal,
+    interrupted,
     ask: async () => answer,
     askSecret: async () => answer,
     write: (text) => {

@@ -157,7 +157,8 @@ async function forgetTarget(source: ControlSession, pipeline: string): Promise<s
   return [
     `target ${pipeline} on the source`,
     ...(released === 0 ? [] : [`triggers on ${plural(released, "table")} of the source`]),
-    ...(gone ? ["what erserver kept in schema erserver of the source"] : []),
+    ...(gone === "schema" ? ["schema erserver on the source"] : []),
+    ...(gone === "content" ? ["what erserver kept in schema erserver of the source"] : []),
   ];
 }
 

@@ -181,7 +181,6 @@ export async function masterDrop(master: Database): Promise<{ tables: number } |
     );
     const tables = await releaseUnwanted(session);
     await dropCaptureIfUnused(session);
-    await dropSchemaIfEmpty(session);
     return { tables };
   });
 }
@@ -198,16 +197,6 @@ export async function masterForget(master: Database, slave: string): Promise<boo
     await new LogCleaner(session).clean((await readRegisteredTables(session)).map(({ id }) => id));
     return true;
   });
-}
-
-/** Who may not make schemas in the database had it made by somebody else, and would not get it back. */
-async function dropSchemaIfEmpty(session: ControlSession): Promise<void> {
-  const [row] = await session.query(
-    `select (pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
-       and not exists (select from pg_catalog.pg_class where relnamespace = n.oid) and not exists (select from pg_catalog.pg_proc where pronamespace = n.oid))::text as empty
-     from pg_catalog.pg_namespace n where nspname = 'erserver'`,
-  );
-  if (row?.["empty"] === "true") await session.query("drop schema erserver");
 }
 
 function columnWithoutKey(label: string): ErserverError {

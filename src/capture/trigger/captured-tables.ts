@@ -368,14 +368,16 @@ export async function releaseUnwanted(session: ControlSession): Promise<number> 
 }
 
 /**
- * Removes all that trigger capture has in schema `erserver`, which itself stays, once no table is recorded and no target known; true
- * when it did.
+ * Removes all that trigger capture has in schema `erserver`, once no table is recorded and no target known, and the schema itself if
+ * nothing else is in there; says what it was.
  */
-export async function dropCaptureIfUnused(session: ControlSession): Promise<boolean> {
+export async function dropCaptureIfUnused(
+  session: ControlSession,
+): Promise<"schema" | "content" | undefined> {
   const used = await session.query(
     "select 1 as one from erserver.captured_table union all select 1 from erserver.consumer limit 1",
   );
-  if (used.length > 0) return false;
+  if (used.length > 0) return undefined;
   await session.query(
     // Before its migration the first is not there.
     `drop table if exists erserver.prepared_sync; drop table erserver.consumer, erserver.replacement, erserver.captured_table, erserver.capture_origin; drop sequence erserver.captured_table_id;
@@ -383,6 +385,18 @@ export async function dropCaptureIfUnused(session: ControlSession): Promise<bool
   );
   const [rest] = await session.query("select exists (select from erserver.migration)::text as some");
   if (rest?.["some"] === "false") await session.query("drop table erserver.migration");
+  return (await dropSchemaIfEmpty(session)) ? "schema" : "content";
+}
+
+/** Who may not make schemas in the database had it made by somebody else, and would not get it back. */
+async function dropSchemaIfEmpty(session: ControlSession): Promise<boolean> {
+  const [row] = await session.query(
+    `select (pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')
+       and not exists (select from pg_catalog.pg_class where relnamespace = n.oid) and not exists (select from pg_catalog.pg_proc where pronamespace = n.oid))::text as empty
+     from pg_catalog.pg_namespace n where nspname = 'erserver'`,
+  );
+  if (row?.["empty"] !== "true") return false;
+  await session.query("drop schema erserver");
   return true;
 }
 

@@ -1,6 +1,6 @@
 /** What a tutorial page has a reader do, and what it says that he sees. */
 
-const MACHINES = ["master", "slave"] as const;
+export const MACHINES = ["master", "slave"] as const;
 export type MachineName = (typeof MACHINES)[number];
 
 export interface TutorialBlock {

@@ -35,6 +35,7 @@ const old =
 test("the commands are those of the documentation", () => {
   expect(commands).toEqual([
     "demo",
+    "check",
     "init",
     "run",
     "sync",

@@ -4,6 +4,7 @@ import type { Config, TargetConfig } from "../config/config.ts";
 import { type ErserverError, toErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { backoffDelay, logLevelForAttempt } from "../runtime/backoff.ts";
+import type { CaptureKind } from "../postgres/selection.ts";
 import type { PipelineState, StoredError } from "../store/pipeline-store.ts";
 import { Beacon } from "./beacon.ts";
 import type { CopyProgress } from "./copy-jobs.ts";
@@ -24,6 +25,8 @@ export interface PipelineStatus {
   /** Which side is offline. */
   readonly side: "source" | "target" | undefined;
   readonly error: StoredError | undefined;
+  /** How changes are had from the source; undefined before it was connected. */
+  readonly capture: CaptureKind | undefined;
   readonly appliedLsn: Lsn | undefined;
   readonly copy: CopyProgress | undefined;
   /** Applied by this process. */
@@ -77,6 +80,7 @@ export class Pipeline {
       since: new Date(),
       side: undefined,
       error: undefined,
+      capture: undefined,
       appliedLsn: undefined,
       copy: undefined,
       transactions: 0,
@@ -123,6 +127,7 @@ export class Pipeline {
   async #attempt(signal: AbortSignal): Promise<void> {
     await using open = await openPipeline(this.#context);
     this.#openedMs = performance.now();
+    this.#setStatus({ capture: open.changes.kind });
     await this.#beacon.putOut();
     for (const problem of open.problems) this.#warnOnce(problem);
     try {

@@ -1,7 +1,8 @@
-import { formatLsn } from "../../change/lsn.ts";
+import { formatLsn, type Lsn } from "../../change/lsn.ts";
 import { formatBytes, formatDuration, plural } from "../../observability/figures.ts";
 import type { CopyProgress } from "../../pipeline/copy-jobs.ts";
 import type { PipelineStatus } from "../../pipeline/pipeline.ts";
+import type { CaptureKind } from "../../postgres/selection.ts";
 import type { PipelineState } from "../../store/pipeline-store.ts";
 import { type Paint, padEnd } from "./paint.ts";
 
@@ -19,6 +20,11 @@ const STATE_WIDTH = "catching-up".length;
 
 export function paintState(state: PipelineState, paint: Paint): string {
   return paint[STATE_PAINT[state]](state);
+}
+
+/** A position of the WAL; with trigger capture it is the number of a sync. */
+export function formatPosition(capture: CaptureKind | undefined, lsn: Lsn): string {
+  return capture === "trigger" ? `sync ${lsn}` : formatLsn(lsn);
 }
 
 /** `14:02:11`, local time. */
@@ -64,13 +70,13 @@ function line(
   return words.join("  ").trimEnd();
 }
 
-function stateDetail({ state, side, error, appliedLsn, copy }: PipelineStatus): string {
+function stateDetail({ state, side, error, capture, appliedLsn, copy }: PipelineStatus): string {
   // Why it has stopped is said in full, with the remedy, when the command reports it.
   if (state === "stopped") return "";
   if (error !== undefined) return `${side === undefined ? "" : `${side}: `}${error.code} ${error.message}`;
   if (state === "copying")
     return copy === undefined ? "" : plural(copy.tablesTotal - copy.tablesDone, "table");
-  return appliedLsn === undefined ? "" : `at ${formatLsn(appliedLsn)}`;
+  return appliedLsn === undefined ? "" : `at ${formatPosition(capture, appliedLsn)}`;
 }
 
 /** `7 of 12 tables, 45 MB of about 120 MB (38 %), 12 MB/s, 6.2 s left`. */
@@ -94,8 +100,8 @@ export function copyText(
 }
 
 /** What a pipeline has done, when it has ended without an error. */
-export function endLine({ name, appliedLsn, transactions, rows }: PipelineStatus): string {
-  const position = appliedLsn === undefined ? "" : `, at ${formatLsn(appliedLsn)}`;
+export function endLine({ name, capture, appliedLsn, transactions, rows }: PipelineStatus): string {
+  const position = appliedLsn === undefined ? "" : `, at ${formatPosition(capture, appliedLsn)}`;
   return `${name}: ended after ${plural(transactions, "transaction")} (${plural(rows, "row")})${position}`;
 }
 

@@ -12,6 +12,7 @@ const base: PipelineStatus = {
   since,
   side: undefined,
   error: undefined,
+  capture: "wal",
   appliedLsn: 0x15a3f40n as Lsn,
   copy: undefined,
   transactions: 0,

@@ -1,9 +1,9 @@
-import { formatLsn, type Lsn } from "../../change/lsn.ts";
+import { formatLsn } from "../../change/lsn.ts";
 import { formatBytes, formatCount, formatDuration, plural } from "../../observability/figures.ts";
 import type { TargetStatus } from "../../pipeline/read-status.ts";
 import { renderFailure } from "./failure.ts";
 import type { Paint } from "./paint.ts";
-import { paintState } from "./pipeline-lines.ts";
+import { formatPosition, paintState } from "./pipeline-lines.ts";
 import { renderProblems } from "./problems.ts";
 import { type Column, renderTable } from "./table.ts";
 
@@ -50,11 +50,6 @@ function cells(target: TargetStatus, now: Date, paint: Paint): string[] {
     target.rows === undefined ? UNKNOWN : formatCount(target.rows),
     retainedWalBytes === undefined ? UNKNOWN : formatBytes(retainedWalBytes),
   ];
-}
-
-/** With trigger capture positions are numbers of syncs. */
-function formatPosition(capture: TargetStatus["capture"], lsn: Lsn): string {
-  return capture === "trigger" ? `sync ${lsn}` : formatLsn(lsn);
 }
 
 function notesOf(target: TargetStatus, paint: Paint): string[] {

@@ -99,10 +99,7 @@ test("S15: one step installs it from any directory, with no server source tree, 
   expect(expectDone(await installed.run("erserver", ["--version"], { cwd: folder.path }))).toBe(
     `${version}\n`,
   );
-  const old = expectDone(await installed.run("erserver", ["rserv", "--help"]));
-  const commands = (await readdir(path.join(installed.folder, "rserv"))).filter((name) =>
-    old.includes(` ${name} `),
-  );
+  const commands = await readdir(path.join(installed.folder, "rserv"));
   expect(commands).toContain("MasterInit");
   const helps = await Promise.all(
     commands.map((name) => installed.run(name, ["--help"], { cwd: folder.path })),

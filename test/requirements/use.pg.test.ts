@@ -318,14 +318,18 @@ test("S46: the old commands are there by their names, as executables too; GetSyn
     "Replicate",
     "GetSyncID",
     "CleanLog",
+    "MasterSync",
+    "PrepareSnapshot",
+    "ApplySnapshot",
     "InitRservTest",
     "RservTest",
   ];
   const files = await readdir(path.join(root, "rserv"));
-  expect(files).toEqual(expect.arrayContaining([...names, "MasterSync", "PrepareSnapshot", "ApplySnapshot"]));
-  for (const name of files)
+  expect(files).toEqual(expect.arrayContaining(names));
+  for (const name of files) {
     expect(await readFile(path.join(root, "rserv", name), "utf8")).toContain(` rserv ${name} "$@"`);
-  for (const name of names) expect((await done(rserv(name, "--help"))).split("\n")[0]).toContain(name);
+    expect((await done(rserv(name, "--help"))).split("\n")[0]).toContain(` ${name} `);
+  }
 
   await using pair = await masterAndSlave({
     schema: T,

@@ -24,10 +24,14 @@ const EXACT_TYPES = new Set([
 export async function tablesToCapture(input: SelectedSource): Promise<TableToCapture[]> {
   await refuseInheritance(input);
   const { source, sourceFacts, selection } = input;
-  const rows = await source.query<Record<"root" | "oid" | "schema" | "name" | "kind" | "readable", string>>(
+  const rows = await source.query<
+    Record<"root" | "oid" | "schema" | "name" | "kind" | "readable" | "recordable", string>
+  >(
     `with recursive ${PARTITION_TREES}
      select tree.root::text, c.oid::text, n.nspname as schema, c.relname as name, c.relkind::text as kind,
-       (pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_schema_privilege(n.oid, 'USAGE'))::text as readable
+       (pg_catalog.has_table_privilege(c.oid, 'SELECT') and pg_catalog.has_schema_privilege(n.oid, 'USAGE'))::text as readable,
+       (pg_catalog.has_table_privilege(c.oid, 'TRIGGER') or exists (select from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
+         join pg_catalog.pg_namespace e on e.oid = p.pronamespace where g.tgrelid = c.oid and e.nspname = 'erserver'))::text as recordable
      from tree join pg_catalog.pg_class c on c.oid = tree.oid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.relkind in ('r', 'p')`,
     [selection.tables.map(({ source: { oid } }) => oid)],
   );
@@ -35,6 +39,9 @@ export async function tablesToCapture(input: SelectedSource): Promise<TableToCap
     ({ root, oid, kind, readable }) => root !== oid && kind === "r" && readable === "false",
   );
   if (hidden.length > 0) throw leavesHidden(hidden, sourceFacts.user);
+  // Where there are triggers of ours somebody else has made them.
+  const unrecordable = rows.filter(({ recordable }) => recordable === "false");
+  if (unrecordable.length > 0) throw mayNotTrigger(unrecordable, sourceFacts.user);
   return selection.tables.map(({ source: table }) => {
     const parts = rows
       .filter(({ root, oid }) => Number(root) === table.oid && oid !== root)
@@ -62,6 +69,19 @@ function leavesHidden(leaves: readonly { schema: string; name: string }[], user:
     subject: labels,
     remedy: `Run on the source as the tables' owner: GRANT USAGE ON SCHEMA ${schemas} TO ${role}; GRANT SELECT ON ${labels} TO ${role};`,
   });
+}
+
+function mayNotTrigger(tables: readonly { schema: string; name: string }[], user: string): ErserverError {
+  const labels = tables.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  const role = quoteIdent(user);
+  return new ErserverError(
+    "ERS-304",
+    `role ${role} may not make triggers on tables of the source: ${labels}`,
+    {
+      subject: labels,
+      remedy: `Run on the source as the tables' owner: GRANT TRIGGER ON ${labels} TO ${role};`,
+    },
+  );
 }
 
 /** A statement on a parent changes rows of its children, whose triggers it does not fire. */

@@ -16,7 +16,10 @@ export async function namedTable(
 ): Promise<CatalogTable> {
   const tables = await readTables(session, version);
   const oid = await oidOf(session, text);
-  const qualified = tables.find((table) => table.oid === oid);
+  // The server finds nothing in a schema that the role may not use; what it lacks is said of the table then.
+  const qualified =
+    tables.find((table) => table.oid === oid) ??
+    tables.find(({ schema, name }) => [tableLabel(schema, name), `${schema}.${name}`].includes(text));
   if (qualified !== undefined) return qualified;
   const folded = foldedName(text);
   const called = tables.filter(({ name }) => name === text);

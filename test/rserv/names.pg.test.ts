@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { parseConninfo } from "../../src/config/conninfo.ts";
 import { systemEnvironment } from "../../src/config/environment.ts";
@@ -33,18 +34,58 @@ describe("a table is named", () => {
     const master = databaseOf(source);
     await source.query(
       `create table customer (id int primary key); create schema shop; create table shop.customer (id int primary key);
+       create schema depot; create table shop.stock (id int primary key); create table depot.stock (id int primary key);
        create view people as select * from customer`,
     );
     await masterInit(master);
     const add = (table: string) => masterAddTable(master, { table });
-    await expect(add("customer")).rejects.toMatchObject({
+    await expect(add("stock")).rejects.toMatchObject({
       code: "ERS-401",
-      message: '"customer" may be any of public.customer, shop.customer',
+      message: 'several tables are called "stock"',
+      remedy: "Name one of: depot.stock, shop.stock",
     });
+    expect((await add("customer")).label).toBe("public.customer");
     expect((await add("shop.customer")).label).toBe("shop.customer");
     await expect(add("people")).rejects.toThrow('"people" is not a table that can be replicated');
     await expect(add("custumer")).rejects.toThrow('no table "custumer". Did you mean "customer"?');
   });
+});
+
+test("S28: what the role may not do with a table is said with the GRANT, and the table is not registered", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  const role = `pma_${randomBytes(4).toString("hex")}`;
+  await source.query(
+    `create role ${role} login; grant create on database ${source.name} to ${role};
+     create schema shop; create table shop.customer (id int primary key); grant select on shop.customer to ${role}`,
+  );
+  try {
+    const master = databaseOf({ ...source, url: source.server.url(source.name, role) });
+    await masterInit(master);
+    for (const grant of [`GRANT USAGE ON SCHEMA "shop"`, `GRANT TRIGGER ON shop.customer`]) {
+      await expect(masterAddTable(master, { table: "shop.customer" })).rejects.toMatchObject({
+        code: "ERS-304",
+        remedy: expect.stringContaining(`${grant} TO "${role}";`),
+      });
+      expect(await source.query("select from erserver.captured_table")).toHaveLength(0);
+      await source.query(`${grant} to ${role}`);
+    }
+    expect(await masterAddTable(master, { table: "shop.customer" })).toMatchObject({ how: "added" });
+    // The triggers are there: whoever only replicates need not be able to make them.
+    await source.query(`revoke trigger on shop.customer from ${role}`);
+    expect(await masterAddTable(master, { table: "shop.customer" })).toMatchObject({ how: "already" });
+  } finally {
+    await source.query(`drop owned by ${role} cascade; drop role ${role}`);
+  }
+});
+
+test("master and slave that are one database are refused", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  const both = databaseOf(source);
+  await masterInit(both);
+  await slaveInit(both);
+  const signal = new AbortController().signal;
+  const replication = { master: both, slave: both, tables: [], log: testLog(), signal };
+  await expect(prepareReplication(replication)).rejects.toMatchObject({ code: "ERS-103" });
 });
 
 test("S33, T10: a slave that is gone is forgotten by the name that SlaveDrop says, and nothing is left", async () => {

@@ -11,6 +11,7 @@ import type { Logger } from "../observability/log.ts";
 import { Pipeline, type PipelineStatus } from "../pipeline/pipeline.ts";
 import { isServed } from "../pipeline/sides.ts";
 import { syncTarget } from "../pipeline/sync.ts";
+import { inOneDatabase } from "../postgres/advisory-lock.ts";
 import { tableKey, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { readSourceFacts, type SourceFacts } from "../postgres/server-facts.ts";
@@ -47,6 +48,7 @@ export async function prepareReplication(options: ReplicateOptions): Promise<Rep
   const { master, slave, log } = options;
   return inDatabase(master, "source", async (source) => {
     return inDatabase(slave, "target", async (target) => {
+      if (await inOneDatabase(source, target)) throw oneDatabase(master);
       await requireMaster(source, master);
       await requireSlave(target, slave);
       const registered = (await readRegisteredTables(source)).filter(({ dropped }) => !dropped);
@@ -176,6 +178,15 @@ export async function replicateContinuously(
   onStatus: (status: PipelineStatus) => void,
 ): Promise<void> {
   await new Pipeline({ config, target, log, only, occupied: "reconcile", onStatus }).run(signal);
+}
+
+function oneDatabase({ conninfo }: Database): ErserverError {
+  const where = describeConninfo(conninfo);
+  return new ErserverError("ERS-103", `master and slave are one database: ${where}`, {
+    subject: where,
+    remedy:
+      "Correct host, port or database of one of them: --masterhost, --slavehost, --masterport, --slaveport.",
+  });
 }
 
 function nothingRegistered(master: Database, slave: Database): ErserverError {

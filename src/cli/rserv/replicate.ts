@@ -69,7 +69,7 @@ async function replicate(
     done = await replicateOnce(prepared, replication, (status) => view.onStatus(status));
   }
   if (terminal.interrupted.aborted) throw interrupted();
-  if (options.quiet !== true) terminal.write(`Replicate: ${resultText(done)}\n`);
+  if (options.quiet !== true) terminal.write(`Replicate: ${resultText(done)}${leftOut(prepared)}\n`);
 }
 
 async function continuously(
@@ -89,6 +89,13 @@ export function resultText({ syncId, rows, copied, changed, waitedForOther }: Re
   return changed
     ? `${plural(rows, "row")} replicated, ${at}`
     : `nothing to do, the databases are in sync, ${at}`;
+}
+
+/** Whoever forgot SlaveAddTable would believe that all is there. */
+function leftOut({ only, masterOnly }: Replication): string {
+  if (only !== undefined || masterOnly.length === 0) return "";
+  const labels = masterOnly.map(({ schema, name }) => tableLabel(schema, name));
+  return `; not registered on the slave: ${labels.length > 3 ? plural(labels.length, "table") : labels.join(", ")}`;
 }
 
 function tablesText({ target, only, tables, masterOnly }: Replication): string {

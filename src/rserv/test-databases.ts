@@ -5,7 +5,14 @@ import type { Side } from "../pipeline/sides.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { readServerFacts } from "../postgres/server-facts.ts";
 import { quoteIdent } from "../quote/ident.ts";
-import { createDatabase, type Database, databaseExists, inDatabase, inServer } from "./database.ts";
+import {
+  createDatabase,
+  type Database,
+  databaseExists,
+  inDatabase,
+  inServer,
+  requireMaster,
+} from "./database.ts";
 import { masterAddTable, masterInit } from "./master.ts";
 import { slaveAddTable, slaveInit } from "./slave.ts";
 
@@ -62,6 +69,9 @@ function refuseSame(master: Conninfo, slave: Conninfo): void {
 
 /** A row on the master. */
 export async function updateTest(master: Database, text: string): Promise<void> {
+  // A slave has taken the numbers that its own sequence would give.
+  await inTest(master, "source", "select i from public.test where i = $1 limit 0", text);
+  await inDatabase(master, "source", (session) => requireMaster(session, master));
   await inTest(master, "source", "insert into public.test (i) values ($1)", text);
 }
 

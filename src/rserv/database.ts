@@ -2,8 +2,10 @@ import { forgetIfRestored } from "../capture/trigger/captured-tables.ts";
 import { captureExists } from "../capture/trigger/consumers.ts";
 import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
+import { SQLSTATE } from "../errors/sqlstate.ts";
 import { connectDatabase, type Side } from "../pipeline/sides.ts";
 import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { sqlStateOf } from "../postgres/failures.ts";
 import { quoteIdent } from "../quote/ident.ts";
 import { schemaExists } from "../store/migrate.ts";
 
@@ -51,7 +53,21 @@ export async function databaseExists(database: Database): Promise<boolean> {
 
 export async function createDatabase(database: Database): Promise<void> {
   const name = quoteIdent(database.conninfo.database);
-  await inServer(database, (server) => server.query(`create database ${name}`));
+  try {
+    await inServer(database, (server) => server.query(`create database ${name}`));
+  } catch (error) {
+    if (sqlStateOf(error) !== SQLSTATE.insufficientPrivilege) throw error;
+    const { user } = database.conninfo;
+    throw new ErserverError(
+      "ERS-304",
+      `${describeConninfo(database.conninfo)}: role ${quoteIdent(user)} may not create databases`,
+      {
+        subject: database.conninfo.database,
+        remedy: `Run there as superuser: CREATE DATABASE ${name} OWNER ${quoteIdent(user)}; or: ALTER ROLE ${quoteIdent(user)} CREATEDB;`,
+        cause: error,
+      },
+    );
+  }
 }
 
 /**
@@ -61,6 +77,13 @@ export async function createDatabase(database: Database): Promise<void> {
 export async function requireMaster(session: ControlSession, { conninfo }: Database): Promise<void> {
   if (await captureExists(session)) return forgetIfRestored(session);
   throw notInitialized(conninfo, "MasterInit", (await slaveExists(session)) ? "SlaveInit" : undefined);
+}
+
+/** Whether it is the other of the two as well: a master that gets its rows from another one, or a slip of the pen. */
+export function isAlso(role: "master" | "slave", database: Database): Promise<boolean> {
+  return role === "master"
+    ? inDatabase(database, "source", captureExists)
+    : inDatabase(database, "target", slaveExists);
 }
 
 /** Throws ERS-407 unless SlaveInit was run, and says so when it is a master that is asked. */

@@ -252,6 +252,8 @@ test("S44: the help of every command names the side that it is for, and one that
     expect(exit).toBe(4);
     expect(errors).toMatch(said);
   }
+  // It may be meant so.
+  expect(await done(rserv("SlaveInit", master.url))).toContain("is a slave, and stays a master");
 });
 
 test("S45: day-to-day work needs no superuser but the README's grants, and ordinary writers need nothing", async () => {

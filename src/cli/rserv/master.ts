@@ -8,6 +8,7 @@ import {
   type TableResult,
 } from "../../rserv/master.ts";
 import { plural } from "../../observability/figures.ts";
+import { isAlso } from "../../rserv/database.ts";
 import type { Terminal } from "../terminal.ts";
 import { addedText, removedText } from "./lines.ts";
 import { type CommonOptions, databaseOf, withCommon } from "./options.ts";
@@ -29,10 +30,12 @@ export function masterCommands(terminal: Terminal): Command[] {
         const master = await databaseOf(masterdb, options, terminal);
         const made = await masterInit(master);
         const { database } = master.conninfo;
+        const also =
+          made && (await isAlso("slave", master)) ? ", and stays a slave (MasterDrop would undo this)" : "";
         say(
           options,
           made
-            ? `MasterInit: ${database} is a master; next: MasterAddTable ${database} TABLE`
+            ? `MasterInit: ${database} is a master${also}; next: MasterAddTable ${database} TABLE`
             : `MasterInit: ${database} is already initialized as a master`,
         );
       }),

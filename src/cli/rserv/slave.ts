@@ -1,5 +1,5 @@
 import { Command } from "commander";
-import { createDatabase, databaseExists } from "../../rserv/database.ts";
+import { createDatabase, databaseExists, isAlso } from "../../rserv/database.ts";
 import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../rserv/slave.ts";
 import { renderProblems } from "../render/problems.ts";
 import type { Terminal } from "../terminal.ts";
@@ -24,10 +24,12 @@ export function slaveCommands(terminal: Terminal): Command[] {
         if (create) await createDatabase(slave);
         const { made, problems } = await slaveInit(slave);
         const { database } = slave.conninfo;
+        const also =
+          made && (await isAlso("master", slave)) ? ", and stays a master (SlaveDrop would undo this)" : "";
         say(
           options,
           made
-            ? `SlaveInit: ${database} is ${create ? "created, and " : ""}a slave; next: SlaveAddTable ${database} TABLE`
+            ? `SlaveInit: ${database} is ${create ? "created, and " : ""}a slave${also}; next: SlaveAddTable ${database} TABLE`
             : `SlaveInit: ${database} is already initialized as a slave`,
         );
         if (options.quiet !== true) terminal.writeError(renderProblems(problems, terminal.errorPaint));

@@ -33,13 +33,13 @@ export function withCommon(command: Command, roles: readonly Role[]): Command {
   const both = roles.length > 1 ? " of both databases" : "";
   command
     .option("--host <host>", `server${both}: a name, an address, or the folder of a socket`)
-    .option("--port <port>", `port${both}`)
+    .option("--port <port>", `port${both}`, port)
     .option("--user <user>", `role${both}`);
   if (roles.length > 1) {
     for (const role of roles)
       command
         .option(`--${role}host <host>`, `server of the ${role}`)
-        .option(`--${role}port <port>`, `port of the ${role}`)
+        .option(`--${role}port <port>`, `port of the ${role}`, port)
         .option(`--${role}user <user>`, `role on the ${role}`);
   }
   // Whoever can list processes can read it.
@@ -85,6 +85,11 @@ export async function databaseOf(
   const settings = Object.fromEntries(
     Object.entries(given).filter((entry): entry is [string, string] => entry[1] !== undefined),
   );
+  // libpq would take the one that is called like the role.
+  if (name === "")
+    throw new ErserverError("ERS-106", "the name of the database is empty", {
+      remedy: "Name the database; a shell variable in its place is not set.",
+    });
   if (HOLDS_PASSWORD.test(name)) refusePassword();
   const isWhole = /^postgres(?:ql)?:\/\/|=/.test(name);
   if (isWhole && Object.keys(settings).length > 0)
@@ -121,6 +126,13 @@ async function withPassword(
     const answer = await terminal.askSecret(`Password for ${describeConninfo(conninfo)}: `);
     return answer === undefined ? conninfo : { ...conninfo, password: new Secret(answer) };
   }
+}
+
+function port(value: string): string {
+  const number = Number(value);
+  if (!/^\d{1,5}$/.test(value) || number < 1 || number > 65_535)
+    throw new InvalidArgumentError("A number from 1 to 65535 is needed.");
+  return value;
 }
 
 /** A sync's number. */

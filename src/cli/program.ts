@@ -38,6 +38,7 @@ export function createProgram(terminal: Terminal): Command {
   for (const create of commands) program.addCommand(create(terminal));
   for (const command of allCommands(program)) {
     command
+      .helpCommand(false)
       .helpOption("-h, --help", "show this help")
       .exitOverride((error) => {
         throw error.exitCode === 0 ? error : usageError(error, command);
@@ -49,7 +50,7 @@ export function createProgram(terminal: Terminal): Command {
         outputError: () => {},
       });
   }
-  return program.helpCommand(false);
+  return program;
 }
 
 /** Runs one command line, without the program's name. Returns the exit code; what went wrong has been said. */

@@ -37,16 +37,20 @@ export function toErserverError(error: unknown): ErserverError {
   if (error instanceof ErserverError) return error;
   const message = error instanceof Error ? error.message : String(error);
   const state = error instanceof Error && "code" in error ? error.code : undefined;
-  // `erserver drop` may come between any two looks at the schema.
+  // `erserver drop`, MasterDrop or SlaveDrop may come between any two looks at the schema.
   if (state === SQLSTATE.undefinedTable && /\berserver\./.test(message)) {
-    return new ErserverError("ERS-407", `the target holds no state of this pipeline any more: ${message}`, {
-      remedy: "If it is still wanted, start over for this target: erserver run.",
-      cause: error,
-    });
+    return new ErserverError(
+      "ERS-407",
+      `schema erserver, or a part of it, was dropped meanwhile: ${message}`,
+      {
+        remedy: "If the target is still wanted, start over for it: erserver run; or MasterInit, SlaveInit.",
+        cause: error,
+      },
+    );
   }
   if (state === SQLSTATE.insufficientPrivilege) {
     return new ErserverError("ERS-304", message, {
-      remedy: "Grant it to the role in the configuration: the README says what it needs on each side.",
+      remedy: "Grant it to the role: the README says what it needs on each side.",
       cause: error,
     });
   }

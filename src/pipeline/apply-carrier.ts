@@ -324,7 +324,7 @@ function misdirected(name: string, message: string, subject = name): ErserverErr
   return new ErserverError("ERS-610", message, {
     subject,
     remedy:
-      "Take the file to the target that it was prepared for. To fill this one anew under that name, remove what it knows of it first: erserver drop.",
+      "Take the file to the target that it was prepared for. To fill this one anew under that name, remove what it knows of it first: SlaveDrop, or erserver drop.",
   });
 }
 

@@ -17,7 +17,7 @@ export function requireOwnTables(
     `${label} comes to this database by pipeline "${shared.pipeline}" already`,
     {
       subject: label,
-      remedy: `Give the target the name "${shared.pipeline}" in this configuration too, or exclude the table here, or remove the other one: erserver drop --target ${shared.pipeline}.`,
+      remedy: `Give the target the name "${shared.pipeline}" in this configuration too, or exclude the table here, or remove the other one: erserver drop --target ${shared.pipeline}, or SlaveDrop if Replicate has made it.`,
     },
   );
 }

@@ -90,7 +90,7 @@ function causeOf(error: unknown, where: string): Cause | undefined {
       what: `no answer (${nodeCode})`,
       remedy:
         nodeCode === "ENOTFOUND" || nodeCode === "EAI_AGAIN"
-          ? "Check the host name in the configuration and the name service."
+          ? "Check the host name and the name service."
           : "Start the server (pg_ctl start, systemctl start postgresql) or check host, port, listen_addresses and the firewall.",
     };
   }
@@ -192,7 +192,7 @@ function causeOfState(state: string, message: string, where: string): Cause | un
       return {
         code: "ERS-203",
         what: message,
-        remedy: "Create the database (createdb) or correct its name in the configuration.",
+        remedy: "Create the database (createdb) or correct its name.",
       };
     case SQLSTATE.cannotConnectNow:
     case SQLSTATE.tooManyConnections:

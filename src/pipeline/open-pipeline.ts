@@ -41,7 +41,7 @@ import { readSelection } from "./read-selection.ts";
 import type { PreparedSource, SourceInput } from "./source-input.ts";
 import { prepareTriggers } from "./trigger-source.ts";
 import { prepareWal } from "./wal-source.ts";
-import { migrate, usableSchemaExists } from "../store/migrate.ts";
+import { migrate, requireMayMigrate, usableSchemaExists } from "../store/migrate.ts";
 import {
   PipelineStore,
   requireSameSource,
@@ -195,6 +195,7 @@ async function checkSides(
       );
     }
     const there = await usableSchemaExists(control, where);
+    if (!there) await requireMayMigrate(control, where, "target");
     const known = there ? await store.registration() : undefined;
     if (known !== undefined) requireSameSource(known, sourceFacts, target.name);
     const { capture, reason } = await chooseCapture(context, sourceFacts, known);

@@ -28,7 +28,7 @@ import type { ReplicatedTable, Selection } from "../postgres/selection.ts";
 import { slotTaken } from "../postgres/slots.ts";
 import { connectWatched } from "../postgres/watchdog.ts";
 import type { Progress, TableState } from "../store/pipeline-store.ts";
-import { migrate } from "../store/migrate.ts";
+import { migrate, requireMayMigrate } from "../store/migrate.ts";
 import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change-source.ts";
 import { sessionOptions } from "./context.ts";
 import { columnModeProblem, readColumnMode } from "./column-mode.ts";
@@ -52,6 +52,7 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
   if (known?.carrier !== undefined || consumer?.carrier !== undefined) throw carriedTo(context.target.name);
   if (known === undefined && consumer !== undefined)
     throw slotTaken(slot, "another target of this source has its name, and this one knows nothing of it");
+  await requireMayMigrate(source, describeConninfo(context.config.source), "source");
   if (context.config.tables.registeredOnly) await requireRegistered(source, selection);
   requireSameTables(copied, selection);
   const wanted = await tablesToCapture(input);

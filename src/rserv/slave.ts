@@ -3,7 +3,7 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import { type Problem, triggersFire } from "../pipeline/limits.ts";
 import { oneAtATime, tryLock } from "../postgres/advisory-lock.ts";
-import { tableLabel } from "../postgres/catalog.ts";
+import { readTables, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
@@ -69,6 +69,11 @@ export async function slaveRemoveTable(
 ): Promise<Omit<RemovedTable, "wantedBy"> | undefined> {
   return inDatabase(slave, "target", async (session) => {
     await requireSlave(session, slave);
+    const gone = await droppedTable(session, request.table);
+    if (gone !== undefined) {
+      await removeSlaveTable(session, gone);
+      return { label: tableLabel(gone.schema, gone.name), columns: undefined };
+    }
     const table = await namedTable(session, await readServerFacts(session), request.table);
     const { schema, name } = table;
     const column = request.column === undefined ? undefined : namedColumn(table, request.column);
@@ -78,15 +83,28 @@ export async function slaveRemoveTable(
       );
       if (registered === undefined) return undefined;
       const columns = narrow(registered, column);
-      if (columns === undefined)
-        await session.query("delete from erserver.slave_table where schema_name = $1 and table_name = $2", [
-          schema,
-          name,
-        ]);
+      if (columns === undefined) await removeSlaveTable(session, registered);
       else await writeSlaveTable(session, { schema, name, columns });
       return { label: tableLabel(schema, name), columns };
     });
   });
+}
+
+/** One that is registered and not there any more. */
+async function droppedTable(session: ControlSession, text: string): Promise<Registration | undefined> {
+  const { version } = await readServerFacts(session);
+  const labels = (await readTables(session, version)).map(({ schema, name }) => tableLabel(schema, name));
+  return (await readSlaveTables(session)).find(({ schema, name }) => {
+    const label = tableLabel(schema, name);
+    return !labels.includes(label) && [name, label].includes(text);
+  });
+}
+
+async function removeSlaveTable(session: ControlSession, { schema, name }: Registration): Promise<void> {
+  await session.query("delete from erserver.slave_table where schema_name = $1 and table_name = $2", [
+    schema,
+    name,
+  ]);
 }
 
 export async function readSlaveTables(session: ControlSession): Promise<Registration[]> {

@@ -31,19 +31,38 @@ export async function migrate(session: ControlSession, where: string, side: Side
       return missing;
     });
   } catch (error) {
-    if (sqlStateOf(error) === SQLSTATE.insufficientPrivilege) {
-      throw new ErserverError(
-        "ERS-304",
-        `${where}: schema erserver cannot be made: ${(error as Error).message}`,
-        {
-          subject: where,
-          remedy: `Run on the ${side} as its owner: ${await grantCreate(session)};`,
-          cause: error,
-        },
-      );
-    }
+    if (sqlStateOf(error) === SQLSTATE.insufficientPrivilege)
+      throw await mayNotMigrate(session, where, side, error as Error);
     throw error;
   }
+}
+
+/** Throws, as `migrate` would, where the schema is not there and the role may not make it. Changes nothing. */
+export async function requireMayMigrate(session: ControlSession, where: string, side: Side): Promise<void> {
+  const [row] = await session.query(
+    `select pg_catalog.current_database() as name, (pg_catalog.to_regnamespace('erserver') is not null
+       or pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))::text as may`,
+  );
+  if (row?.["may"] === "true") return;
+  throw await mayNotMigrate(
+    session,
+    where,
+    side,
+    new Error(`permission denied for database ${row?.["name"]}`),
+  );
+}
+
+async function mayNotMigrate(
+  session: ControlSession,
+  where: string,
+  side: Side,
+  cause: Error,
+): Promise<ErserverError> {
+  return new ErserverError("ERS-304", `${where}: schema erserver cannot be made: ${cause.message}`, {
+    subject: where,
+    remedy: `Run on the ${side} as its owner: ${await grantCreate(session)};`,
+    cause,
+  });
 }
 
 /** Those of a target go by their names alone, those of a source by `source/` and the name. */

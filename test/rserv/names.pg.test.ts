@@ -5,7 +5,7 @@ import { systemEnvironment } from "../../src/config/environment.ts";
 import { type Database } from "../../src/rserv/database.ts";
 import { masterAddTable, masterDrop, masterForget, masterInit } from "../../src/rserv/master.ts";
 import { prepareReplication, replicateOnce } from "../../src/rserv/replicate.ts";
-import { slaveAddTable, slaveDrop, slaveInit } from "../../src/rserv/slave.ts";
+import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../src/rserv/slave.ts";
 import { type FreshDatabase, freshDatabase, sharedCluster } from "../support/clusters.ts";
 import { testLog } from "../support/pipeline-context.ts";
 
@@ -76,6 +76,18 @@ test("S28: what the role may not do with a table is said with the GRANT, and the
   } finally {
     await source.query(`drop owned by ${role} cascade; drop role ${role}`);
   }
+});
+
+test("S33: a table that was dropped on the slave can still be taken out there", async () => {
+  await using target = await freshDatabase(sharedCluster("target"));
+  const slave = databaseOf(target);
+  await target.query("create table t (id int primary key); create table u (id int primary key)");
+  await slaveInit(slave);
+  for (const table of ["t", "u"]) await slaveAddTable(slave, { table });
+  await target.query("drop table t");
+  expect(await slaveRemoveTable(slave, { table: "t" })).toEqual({ label: "public.t", columns: undefined });
+  await expect(slaveRemoveTable(slave, { table: "t" })).rejects.toMatchObject({ code: "ERS-401" });
+  expect(await target.query("select table_name from erserver.slave_table")).toEqual([{ table_name: "u" }]);
 });
 
 test("master and slave that are one database are refused", async () => {

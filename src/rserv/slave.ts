@@ -2,6 +2,7 @@ import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import { type Problem, triggersFire } from "../pipeline/limits.ts";
+import { isServed } from "../pipeline/sides.ts";
 import { oneAtATime, tryLock } from "../postgres/advisory-lock.ts";
 import { readTables, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
@@ -100,7 +101,14 @@ async function droppedTable(session: ControlSession, text: string): Promise<Regi
   });
 }
 
+/** Registered again it is compared again: somebody may have filled it anew meanwhile. */
 async function removeSlaveTable(session: ControlSession, { schema, name }: Registration): Promise<void> {
+  const pipelines = await session.query<{ name: string }>(
+    "select name from erserver.pipeline where registered_only",
+  );
+  for (const pipeline of pipelines)
+    if (!(await isServed(session, pipeline.name)))
+      await new PipelineStore(session, pipeline.name).forgetTables([{ schema, name }]);
   await session.query("delete from erserver.slave_table where schema_name = $1 and table_name = $2", [
     schema,
     name,

@@ -90,6 +90,29 @@ test("S33: a table that was dropped on the slave can still be taken out there", 
   expect(await target.query("select table_name from erserver.slave_table")).toEqual([{ table_name: "u" }]);
 });
 
+test("a table that is taken out of the slave and registered again is compared again", async () => {
+  await using source = await freshDatabase(sharedCluster("source"));
+  await using target = await freshDatabase(sharedCluster("target"));
+  const [master, slave] = [databaseOf(source), databaseOf(target)];
+  for (const database of [source, target]) await database.query("create table t (id int primary key)");
+  await source.query("insert into t values (1), (2)");
+  await masterInit(master);
+  await slaveInit(slave);
+  await masterAddTable(master, { table: "t" });
+  await slaveAddTable(slave, { table: "t" });
+  const signal = new AbortController().signal;
+  const options = { master, slave, tables: [], log: testLog(), signal };
+  const replicate = async () => replicateOnce(await prepareReplication(options), options, () => {});
+  expect(await replicate()).toMatchObject({ copied: true });
+  await target.query("drop table t; create table t (id int primary key)");
+  await slaveRemoveTable(slave, { table: "t" });
+  await slaveAddTable(slave, { table: "t" });
+  expect(await replicate()).toMatchObject({ copied: true });
+  expect(await target.query("select id from t order by id")).toEqual([{ id: 1 }, { id: 2 }]);
+  await source.query("insert into t values (3)");
+  expect(await replicate()).toMatchObject({ copied: false, rows: 1 });
+});
+
 test("master and slave that are one database are refused", async () => {
   await using source = await freshDatabase(sharedCluster("source"));
   const both = databaseOf(source);

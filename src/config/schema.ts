@@ -3,6 +3,8 @@ import type { TableSelector } from "./config.ts";
 import { isExact, parseName, parseTablePattern } from "./table-pattern.ts";
 import { DURATION, parseDuration, parseSize, SIZE } from "./units.ts";
 
+export const TARGET_NAME = /^[A-Za-z0-9_-]{1,40}$/;
+
 const DAY = 86_400_000;
 const GB = 2 ** 30;
 
@@ -79,7 +81,7 @@ export const configSchema = z
   .strictObject({
     source: conninfo.describe(`The database to copy from: ${CONNINFO}`),
     targets: z
-      .record(z.string().regex(/^[A-Za-z0-9_-]{1,40}$/, "must be 1 to 40 letters, digits, _ or -"), conninfo)
+      .record(z.string().regex(TARGET_NAME, "must be 1 to 40 letters, digits, _ or -"), conninfo)
       .refine((targets) => Object.keys(targets).length > 0, "must name at least one target")
       .describe(
         "The databases to copy to, by name. The name (letters, digits, `_` and `-`, at most 40) becomes the pipeline's.",

@@ -39,14 +39,10 @@ export function toErserverError(error: unknown): ErserverError {
   const state = error instanceof Error && "code" in error ? error.code : undefined;
   // `erserver drop`, MasterDrop or SlaveDrop may come between any two looks at the schema.
   if (state === SQLSTATE.undefinedTable && /\berserver\./.test(message)) {
-    return new ErserverError(
-      "ERS-407",
-      `schema erserver, or a part of it, was dropped meanwhile: ${message}`,
-      {
-        remedy: "If the target is still wanted, start over for it: erserver run; or MasterInit, SlaveInit.",
-        cause: error,
-      },
-    );
+    return new ErserverError("ERS-407", `the database holds no state of this pipeline any more: ${message}`, {
+      remedy: "If the target is still wanted, start over for it: erserver run; or MasterInit, SlaveInit.",
+      cause: error,
+    });
   }
   if (state === SQLSTATE.insufficientPrivilege) {
     return new ErserverError("ERS-304", message, {

@@ -1,4 +1,5 @@
-import { Command } from "commander";
+import { Command, InvalidArgumentError } from "commander";
+import { TARGET_NAME } from "../../config/schema.ts";
 import { plural } from "../../observability/figures.ts";
 import { tableLabel } from "../../postgres/catalog.ts";
 import {
@@ -38,6 +39,7 @@ export function replicateCommand(terminal: Terminal): Command {
     .option(
       "--name <name>",
       "the slave's name among the master's slaves; by default one is made of its database",
+      slaveName,
     )
     .action((masterdb: string, slavedb: string, tables: string[], options: Options) =>
       replicate({ masterdb, slavedb, tables }, options, terminal),
@@ -89,6 +91,12 @@ export function resultText({ syncId, rows, copied, changed, waitedForOther }: Re
   return changed
     ? `${plural(rows, "row")} replicated, ${at}`
     : `nothing to do, the databases are in sync, ${at}`;
+}
+
+function slaveName(value: string): string {
+  if (!TARGET_NAME.test(value))
+    throw new InvalidArgumentError("1 to 40 letters, digits, _ or - are needed, such as london.");
+  return value;
 }
 
 /** Whoever forgot SlaveAddTable would believe that all is there. */

@@ -24,7 +24,7 @@ import type { Lsn } from "../change/lsn.ts";
 import type { Transaction } from "../change/transaction.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { tryLock } from "../postgres/advisory-lock.ts";
-import { readTables, tableLabel } from "../postgres/catalog.ts";
+import { readTables, tableLabels } from "../postgres/catalog.ts";
 import { readConstraints } from "../postgres/constraints.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
 import { type ReplicatedTable, selectTables } from "../postgres/selection.ts";
@@ -333,7 +333,7 @@ function nothingRegistered(): ErserverError {
 }
 
 function tablesGone(tables: readonly { schema: string; name: string }[]): ErserverError {
-  const labels = tables.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  const labels = tableLabels(tables);
   return new ErserverError("ERS-505", `registered tables are not there any more: ${labels}`, {
     subject: labels,
     remedy:

@@ -1,5 +1,5 @@
 import { ErserverError } from "../errors/erserver-error.ts";
-import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import { tableKey, tableLabel, tableLabels } from "../postgres/catalog.ts";
 import type { PublishedTable, ReplicatedTable, Selection } from "../postgres/selection.ts";
 import type { PipelineStore, TableShape, TableState } from "../store/pipeline-store.ts";
 
@@ -80,7 +80,7 @@ export function requireSameTables(copied: ReadonlyMap<string, TableState>, selec
 }
 
 export function tablesReplaced(replaced: readonly ReplicatedTable[], selection: Selection): ErserverError {
-  const labels = replaced.map(({ source }) => tableLabel(source.schema, source.name)).join(", ");
+  const labels = tableLabels(replaced.map(({ source }) => source));
   return new ErserverError(
     "ERS-505",
     `${labels} on the source ${replaced.length === 1 ? "is not the table that was" : "are not the tables that were"} copied: dropped and made anew, or renamed`,

@@ -21,7 +21,7 @@ import { parseLsn } from "../change/lsn.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { plural } from "../observability/figures.ts";
-import { type CatalogTable, tableKey, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, tableKey, tableLabels } from "../postgres/catalog.ts";
 import { type Constraints, readConstraints } from "../postgres/constraints.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import type { ReplicatedTable, Selection } from "../postgres/selection.ts";
@@ -95,7 +95,7 @@ async function requireRegistered(source: ControlSession, { tables }: Selection):
   const registered = (await captureExists(source)) ? await readRegisteredTables(source) : [];
   const missing = tables.filter(({ source: { oid } }) => !registered.some((one) => one.oid === oid));
   if (missing.length === 0) return;
-  const labels = missing.map(({ source: { schema, name } }) => tableLabel(schema, name)).join(", ");
+  const labels = tableLabels(missing.map((table) => table.source));
   throw new ErserverError("ERS-413", `${labels} is not registered on the master any more`, {
     subject: labels,
     remedy:

@@ -1,7 +1,7 @@
 import type { CapturedTable, Relation, TableToCapture } from "../capture/trigger/captured-tables.ts";
 import type { FollowedTable } from "../capture/trigger/changes-query.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { type CatalogTable, PARTITION_TREES, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, PARTITION_TREES, tableLabel, tableLabels } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import type { TableConstraints } from "../postgres/constraints.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
@@ -62,7 +62,7 @@ export async function tablesToCapture(input: SelectedSource): Promise<TableToCap
 
 /** TRUNCATE of a partition has its keys read by the trigger, with our privileges: without them the statement would fail. */
 function leavesHidden(leaves: readonly { schema: string; name: string }[], user: string): ErserverError {
-  const labels = leaves.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  const labels = tableLabels(leaves);
   const schemas = [...new Set(leaves.map(({ schema }) => quoteIdent(schema)))].join(", ");
   const role = quoteIdent(user);
   return new ErserverError("ERS-304", `role ${role} may not read partitions of the source: ${labels}`, {
@@ -93,7 +93,7 @@ async function refuseInheritance({ source, selection }: SelectedSource): Promise
     [selection.tables.map(({ source: { oid } }) => oid)],
   );
   if (rows.length === 0) return;
-  const labels = rows.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  const labels = tableLabels(rows);
   throw new ErserverError(
     "ERS-107",
     `${labels}: a statement on a table changes rows of those that inherit from it, whose triggers it does not fire`,

@@ -65,6 +65,11 @@ export function tableLabel(schema: string, name: string): string {
   return `${part(schema)}.${part(name)}`;
 }
 
+/** For a sentence about several. */
+export function tableLabels(tables: readonly { readonly schema: string; readonly name: string }[]): string {
+  return tables.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+}
+
 interface TableRow {
   oid: string;
   schema: string;

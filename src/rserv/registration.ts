@@ -1,5 +1,5 @@
 import { ErserverError } from "../errors/erserver-error.ts";
-import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import { tableKey, tableLabel, tableLabels } from "../postgres/catalog.ts";
 
 /** A table as one side has it registered. */
 export interface Registration {
@@ -82,7 +82,7 @@ function differs(
   differing: readonly Registration[],
   onMaster: ReadonlyMap<string, Registration>,
 ): ErserverError {
-  const labels = differing.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
+  const labels = tableLabels(differing);
   const sentences = differing.map((one) => {
     const label = tableLabel(one.schema, one.name);
     const other = onMaster.get(tableKey(one.schema, one.name));

@@ -12,7 +12,7 @@ import { Pipeline, type PipelineStatus } from "../pipeline/pipeline.ts";
 import { isServed } from "../pipeline/sides.ts";
 import { syncTarget } from "../pipeline/sync.ts";
 import { inOneDatabase } from "../postgres/advisory-lock.ts";
-import { tableKey, tableLabel } from "../postgres/catalog.ts";
+import { tableKey, tableLabel, tableLabels } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { readSourceFacts, type SourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
@@ -90,13 +90,12 @@ function chosen(both: readonly Registration[], names: readonly string[]): Set<st
       const found = both.filter(({ schema, name }) => [name, tableLabel(schema, name)].includes(text));
       const [one] = found;
       if (one !== undefined && found.length === 1) return tableKey(one.schema, one.name);
-      const labels = both.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
       throw new ErserverError(
         "ERS-401",
         found.length === 0
           ? `${JSON.stringify(text)} is not registered on both sides`
-          : `${JSON.stringify(text)} may be any of ${found.map(({ schema, name }) => tableLabel(schema, name)).join(", ")}`,
-        { subject: text, remedy: `Registered are: ${labels}.` },
+          : `${JSON.stringify(text)} may be any of ${tableLabels(found)}`,
+        { subject: text, remedy: `Registered are: ${tableLabels(both)}.` },
       );
     }),
   );

@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError } from "commander";
 import { TARGET_NAME } from "../../config/schema.ts";
 import { plural } from "../../observability/figures.ts";
-import { tableLabel } from "../../postgres/catalog.ts";
+import { tableLabels } from "../../postgres/catalog.ts";
 import {
   prepareReplication,
   replicateContinuously,
@@ -107,9 +107,7 @@ function leftOut({ only, masterOnly }: Replication): string {
 }
 
 function tablesText({ target, only, tables, masterOnly }: Replication): string {
-  const labels = (list: Replication["tables"]): string =>
-    list.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
   const some = only === undefined ? "" : ` (${plural(only.size, "table")} of them now)`;
-  const not = masterOnly.length === 0 ? "" : `not registered on the slave: ${labels(masterOnly)}\n`;
-  return `slave ${target.name}: ${labels(tables)}${some}\n${not}`;
+  const not = masterOnly.length === 0 ? "" : `not registered on the slave: ${tableLabels(masterOnly)}\n`;
+  return `slave ${target.name}: ${tableLabels(tables)}${some}\n${not}`;
 }

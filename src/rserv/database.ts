@@ -4,7 +4,7 @@ import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { SQLSTATE } from "../errors/sqlstate.ts";
 import { connectDatabase, type Side } from "../pipeline/sides.ts";
-import { connectControl, type ControlSession } from "../postgres/connect.ts";
+import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { quoteIdent } from "../quote/ident.ts";
 import { schemaExists } from "../store/migrate.ts";
@@ -14,31 +14,31 @@ export interface Database {
   readonly conninfo: Conninfo;
   /** Milliseconds of silence after which a server counts as lost. */
   readonly timeoutMs: number;
-  readonly signal?: AbortSignal;
+  readonly signal: AbortSignal;
+}
+
+export function sessionOptions({ timeoutMs, signal }: Omit<Database, "conninfo">): SessionOptions {
+  return { applicationName: "erserver rserv", timeoutMs, signal };
 }
 
 /** Does something in a session of its own. */
 export async function inDatabase<T>(
-  { conninfo, timeoutMs, signal }: Database,
+  database: Database,
   side: Side,
   work: (session: ControlSession) => Promise<T>,
 ): Promise<T> {
-  await using session = await connectDatabase(conninfo, side, {
-    applicationName: "erserver rserv",
-    timeoutMs,
-    ...(signal === undefined ? {} : { signal }),
-  });
+  await using session = await connectDatabase(database.conninfo, side, sessionOptions(database));
   return await work(session);
 }
 
 /** In the database that every server has for work on others. */
 export async function inServer<T>(
-  { conninfo, timeoutMs, signal }: Database,
+  database: Database,
   work: (session: ControlSession) => Promise<T>,
 ): Promise<T> {
   await using session = await connectControl(
-    { ...conninfo, database: "postgres" },
-    { applicationName: "erserver rserv", timeoutMs, ...(signal === undefined ? {} : { signal }) },
+    { ...database.conninfo, database: "postgres" },
+    sessionOptions(database),
   );
   return await work(session);
 }

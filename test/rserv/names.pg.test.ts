@@ -2,16 +2,19 @@ import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { parseConninfo } from "../../src/config/conninfo.ts";
 import { systemEnvironment } from "../../src/config/environment.ts";
-import { type Database } from "../../src/rserv/database.ts";
+import type { Database } from "../../src/rserv/database.ts";
 import { masterAddTable, masterDrop, masterForget, masterInit } from "../../src/rserv/master.ts";
 import { prepareReplication, replicateOnce } from "../../src/rserv/replicate.ts";
 import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../src/rserv/slave.ts";
 import { type FreshDatabase, freshDatabase, sharedCluster } from "../support/clusters.ts";
 import { testLog } from "../support/pipeline-context.ts";
 
+const { signal } = new AbortController();
+
 const databaseOf = ({ url }: FreshDatabase): Database => ({
   conninfo: parseConninfo(url, systemEnvironment()),
   timeoutMs: 30_000,
+  signal,
 });
 
 describe("a table is named", () => {
@@ -132,7 +135,6 @@ test("S33, T10: a slave that is gone is forgotten by the name that SlaveDrop say
   await slaveInit(slave);
   await masterAddTable(master, { table: "t" });
   await slaveAddTable(slave, { table: "t" });
-  const signal = new AbortController().signal;
   const options = { master, slave, tables: [], log: testLog(), signal };
   await replicateOnce(await prepareReplication(options), options, () => {});
   const [name = ""] = (await slaveDrop(slave))?.names ?? [];

@@ -5,7 +5,7 @@ import { Secret } from "../../config/secrets.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
 import { createLogger, type Logger } from "../../observability/log.ts";
 import { connectControl } from "../../postgres/connect.ts";
-import type { Database } from "../../rserv/database.ts";
+import { type Database, sessionOptions } from "../../rserv/database.ts";
 import type { Terminal } from "../terminal.ts";
 
 /** Of every one of the old commands. */
@@ -107,19 +107,12 @@ export async function databaseOf(
 }
 
 /** Asks for a password where the server wants one and none is to be found. */
-async function withPassword(
-  { conninfo, timeoutMs, signal }: Database,
-  terminal: Terminal,
-): Promise<Conninfo> {
+async function withPassword(database: Database, terminal: Terminal): Promise<Conninfo> {
+  const { conninfo } = database;
   // Nobody to ask: the command itself says what is wrong.
   if (conninfo.password !== undefined || !process.stdin.isTTY) return conninfo;
-  const options = {
-    applicationName: "erserver rserv",
-    timeoutMs,
-    ...(signal === undefined ? {} : { signal }),
-  };
   try {
-    await (await connectControl(conninfo, options)).end();
+    await (await connectControl(conninfo, sessionOptions(database))).end();
     return conninfo;
   } catch (error) {
     if (!(error instanceof ErserverError) || error.code !== "ERS-202") return conninfo;

@@ -102,8 +102,8 @@ function slaveName(value: string): string {
 /** Whoever forgot SlaveAddTable would believe that all is there. */
 function leftOut({ only, masterOnly }: Replication): string {
   if (only !== undefined || masterOnly.length === 0) return "";
-  const labels = masterOnly.map(({ schema, name }) => tableLabel(schema, name));
-  return `; not registered on the slave: ${labels.length > 3 ? plural(labels.length, "table") : labels.join(", ")}`;
+  const which = masterOnly.length > 3 ? plural(masterOnly.length, "table") : tableLabels(masterOnly);
+  return `; not registered on the slave: ${which}`;
 }
 
 function tablesText({ target, only, tables, masterOnly }: Replication): string {

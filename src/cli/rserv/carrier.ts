@@ -8,7 +8,7 @@ import { confirmCarrier } from "../../pipeline/confirm-carrier.ts";
 import { prepareCarrier } from "../../pipeline/prepare-carrier.ts";
 import { interrupted } from "../options.ts";
 import type { Terminal } from "../terminal.ts";
-import { type CommonOptions, databaseOf, logOf, syncId, withCommon } from "./options.ts";
+import { type CommonOptions, databaseOf, logOf, say, syncId, withCommon } from "./options.ts";
 
 type PrepareOptions = CommonOptions & {
   readonly slave: string;
@@ -58,7 +58,7 @@ export function carrierCommands(terminal: Terminal): Command[] {
         const { conninfo: source, timeoutMs } = await databaseOf(masterdb, options, terminal);
         const { interrupted: signal } = terminal;
         const how = await confirmCarrier({ source, name: options.slave, timeoutMs, signal }, Number(id));
-        if (options.quiet !== true) terminal.write(`MasterSync: sync ${id} of ${options.slave} ${how}\n`);
+        say(terminal, options, `MasterSync: sync ${id} of ${options.slave} ${how}`);
       }),
   ];
 }
@@ -108,11 +108,12 @@ async function apply(
     process.stdin,
   );
   const applied = await endsWith(applying, progress, signal);
-  if (options.quiet === true) return;
   const { name, syncId: id, rows, source } = applied;
   const slave = name === SLAVE ? "" : ` --slave=${name}`;
-  terminal.write(
-    `ApplySnapshot: sync ${id} applied, ${plural(rows, "row")} of ${source.database}; then on the master: MasterSync ${source.database} ${id}${slave}\n`,
+  say(
+    terminal,
+    options,
+    `ApplySnapshot: sync ${id} applied, ${plural(rows, "row")} of ${source.database}; then on the master: MasterSync ${source.database} ${id}${slave}`,
   );
 }
 

@@ -11,12 +11,9 @@ import { plural } from "../../observability/figures.ts";
 import { isAlso } from "../../rserv/database.ts";
 import type { Terminal } from "../terminal.ts";
 import { addedText, removedText } from "./lines.ts";
-import { type CommonOptions, databaseOf, withCommon } from "./options.ts";
+import { type CommonOptions, databaseOf, say, withCommon } from "./options.ts";
 
 export function masterCommands(terminal: Terminal): Command[] {
-  const say = (options: CommonOptions, text: string): void => {
-    if (options.quiet !== true) terminal.write(`${text}\n`);
-  };
   const command = (name: string): Command => withCommon(new Command(name), ["master"]);
   return [
     command("MasterInit")
@@ -33,6 +30,7 @@ export function masterCommands(terminal: Terminal): Command[] {
         const also =
           made && (await isAlso("slave", master)) ? ", and stays a slave (MasterDrop would undo this)" : "";
         say(
+          terminal,
           options,
           made
             ? `MasterInit: ${database} is a master${also}; next: MasterAddTable ${database} TABLE`
@@ -63,7 +61,7 @@ export function masterCommands(terminal: Terminal): Command[] {
           const master = await databaseOf(masterdb, options, terminal);
           const fullRefresh = options.fullRefresh === true;
           const result = await masterAddTable(master, { table, column, fullRefresh });
-          say(options, `MasterAddTable: ${addedText(result)}${meaning(result)}`);
+          say(terminal, options, `MasterAddTable: ${addedText(result)}${meaning(result)}`);
         },
       ),
     command("MasterRemoveTable")
@@ -80,7 +78,7 @@ export function masterCommands(terminal: Terminal): Command[] {
         const result = await masterRemoveTable(master, { table, column });
         const wanted = result?.wantedBy ?? [];
         const stays = wanted.length === 0 ? "" : `; its triggers stay for ${wanted.join(", ")}`;
-        say(options, `MasterRemoveTable: ${removedText(table, result)}${stays}`);
+        say(terminal, options, `MasterRemoveTable: ${removedText(table, result)}${stays}`);
       }),
     command("MasterDrop")
       .summary("undo MasterInit and MasterAddTable")
@@ -94,6 +92,7 @@ export function masterCommands(terminal: Terminal): Command[] {
         if (options.slave !== undefined) {
           const known = await masterForget(master, options.slave);
           say(
+            terminal,
             options,
             `MasterDrop: ${known ? `slave ${options.slave} is forgotten` : `there is no slave ${options.slave}`}`,
           );
@@ -101,6 +100,7 @@ export function masterCommands(terminal: Terminal): Command[] {
         }
         const dropped = await masterDrop(master);
         say(
+          terminal,
           options,
           dropped === undefined
             ? `MasterDrop: ${database} is no master; nothing to remove`

@@ -66,6 +66,11 @@ function refusePassword(): never {
   );
 }
 
+/** What a command has done, unless it is to be quiet. */
+export function say(terminal: Terminal, { quiet }: CommonOptions, text: string): void {
+  if (quiet !== true) terminal.write(`${text}\n`);
+}
+
 export function logOf({ verbose, debug }: CommonOptions): Logger {
   // What a registration makes less of, or a role, was said when it was made.
   const level = debug === true ? "debug" : verbose === true ? "info" : "error";

@@ -3,7 +3,7 @@ import { ErserverError } from "../../errors/erserver-error.ts";
 import { plural } from "../../observability/figures.ts";
 import { cleanLog, slavePositions } from "../../rserv/positions.ts";
 import type { Terminal } from "../terminal.ts";
-import { type CommonOptions, databaseOf, syncId, withCommon } from "./options.ts";
+import { type CommonOptions, databaseOf, say, syncId, withCommon } from "./options.ts";
 
 export function getSyncIdCommand(terminal: Terminal): Command {
   return withCommon(new Command("GetSyncID"), ["slave"])
@@ -34,7 +34,7 @@ export function cleanLogCommand(terminal: Terminal): Command {
     )
     .action(async (masterdb: string, id: bigint | undefined, options: CommonOptions) => {
       const { removed, behind } = await cleanLog(await databaseOf(masterdb, options, terminal), id);
-      if (options.quiet !== true) terminal.write(`CleanLog: ${plural(removed, "log record")} removed\n`);
+      say(terminal, options, `CleanLog: ${plural(removed, "log record")} removed`);
       if (behind.length > 0) throw slavesBehind(behind);
     });
 }

@@ -14,7 +14,7 @@ import { interrupted } from "../options.ts";
 import { RunView } from "../render/run-view.ts";
 import { SyncView } from "../render/sync-view.ts";
 import type { Terminal } from "../terminal.ts";
-import { databaseOf, logOf, type PairOptions, withCommon } from "./options.ts";
+import { databaseOf, logOf, type PairOptions, say, withCommon } from "./options.ts";
 
 type Options = PairOptions & {
   readonly continuous?: boolean;
@@ -71,7 +71,7 @@ async function replicate(
     done = await replicateOnce(prepared, replication, (status) => view.onStatus(status));
   }
   if (terminal.interrupted.aborted) throw interrupted();
-  if (options.quiet !== true) terminal.write(`Replicate: ${resultText(done)}${leftOut(prepared)}\n`);
+  say(terminal, options, `Replicate: ${resultText(done)}${leftOut(prepared)}`);
 }
 
 async function continuously(

@@ -4,12 +4,9 @@ import { slaveAddTable, slaveDrop, slaveInit, slaveRemoveTable } from "../../rse
 import { renderProblems } from "../render/problems.ts";
 import type { Terminal } from "../terminal.ts";
 import { addedText, removedText } from "./lines.ts";
-import { type CommonOptions, databaseOf, withCommon } from "./options.ts";
+import { type CommonOptions, databaseOf, say, withCommon } from "./options.ts";
 
 export function slaveCommands(terminal: Terminal): Command[] {
-  const say = (options: CommonOptions, text: string): void => {
-    if (options.quiet !== true) terminal.write(`${text}\n`);
-  };
   const command = (name: string): Command => withCommon(new Command(name), ["slave"]);
   return [
     command("SlaveInit")
@@ -27,6 +24,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
         const also =
           made && (await isAlso("master", slave)) ? ", and stays a master (SlaveDrop would undo this)" : "";
         say(
+          terminal,
           options,
           made
             ? `SlaveInit: ${database} is ${create ? "created, and " : ""}a slave${also}; next: SlaveAddTable ${database} TABLE`
@@ -46,7 +44,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
       .argument("[column]", "column, as for MasterAddTable")
       .action(async (slavedb: string, table: string, column: string | undefined, options: CommonOptions) => {
         const slave = await databaseOf(slavedb, options, terminal);
-        say(options, `SlaveAddTable: ${addedText(await slaveAddTable(slave, { table, column }))}`);
+        say(terminal, options, `SlaveAddTable: ${addedText(await slaveAddTable(slave, { table, column }))}`);
       }),
     command("SlaveRemoveTable")
       .summary("leave a table, or a column of it, alone from now on")
@@ -58,7 +56,7 @@ export function slaveCommands(terminal: Terminal): Command[] {
       .action(async (slavedb: string, table: string, column: string | undefined, options: CommonOptions) => {
         const slave = await databaseOf(slavedb, options, terminal);
         const result = await slaveRemoveTable(slave, { table, column });
-        say(options, `SlaveRemoveTable: ${removedText(table, result)}`);
+        say(terminal, options, `SlaveRemoveTable: ${removedText(table, result)}`);
       }),
     command("SlaveDrop")
       .summary("undo SlaveInit and SlaveAddTable")
@@ -72,14 +70,14 @@ export function slaveCommands(terminal: Terminal): Command[] {
         const dropped = await slaveDrop(slave);
         const { database } = slave.conninfo;
         if (dropped === undefined) {
-          say(options, `SlaveDrop: ${database} is no slave; nothing to remove`);
+          say(terminal, options, `SlaveDrop: ${database} is no slave; nothing to remove`);
           return;
         }
         const { names, others } = dropped;
         const stays = others.length === 0 ? "" : `; targets of erserver stay: ${others.join(", ")}`;
         const then = names.map((name) => `MasterDrop MASTERDB --slave=${name}`).join(", ");
         const next = names.length === 0 ? "" : `; on the master, where changes are kept for it, run: ${then}`;
-        say(options, `SlaveDrop: ${database} is no slave any more${stays}${next}`);
+        say(terminal, options, `SlaveDrop: ${database} is no slave any more${stays}${next}`);
       }),
   ];
 }

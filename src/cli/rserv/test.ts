@@ -13,7 +13,7 @@ import {
 import { interrupted } from "../options.ts";
 import { LiveBlock } from "../render/live-block.ts";
 import type { Terminal } from "../terminal.ts";
-import { databaseOf, logOf, type PairOptions, withCommon } from "./options.ts";
+import { databaseOf, logOf, type PairOptions, say, withCommon } from "./options.ts";
 import { resultText } from "./replicate.ts";
 import {
   type Button,
@@ -80,10 +80,8 @@ async function initTest(
       );
   }
   await initTestDatabases(master, slave);
-  if (options.quiet !== true)
-    terminal.write(
-      `InitRservTest: ${master.conninfo.database} and ${slave.conninfo.database} are made; next: RservTest ${master.conninfo.database} ${slave.conninfo.database}\n`,
-    );
+  const [one, other] = [master.conninfo.database, slave.conninfo.database];
+  say(terminal, options, `InitRservTest: ${one} and ${other} are made; next: RservTest ${one} ${other}`);
 }
 
 async function rservTest(

@@ -73,17 +73,26 @@ export async function forgetConsumer(session: ControlSession, pipeline: string):
   await session.query("delete from erserver.consumer where pipeline = $1", [pipeline]);
 }
 
+/** The logs of these tables, and the bytes that each takes. */
+export async function readLogs(
+  session: ControlSession,
+  tables: readonly number[],
+): Promise<{ readonly log: string; readonly bytes: number }[]> {
+  const rows = await session.query<{ log: string; bytes: string }>(
+    `select l.log::text, pg_catalog.pg_total_relation_size(l.log)::text as bytes
+     from pg_catalog.unnest($1::int[]) as t(id) cross join lateral (select pg_catalog.to_regclass('erserver.log_' || t.id) as log) as l where l.log is not null`,
+    [tables],
+  );
+  return rows.map(({ log, bytes }) => ({ log, bytes: Number(bytes) }));
+}
+
 /** What is recorded for a target: whether it misses anything, and the bytes that all logs of its tables take. */
 export async function readPending(
   session: ControlSession,
   { tables }: Consumer,
   snapshot: XidSnapshot,
 ): Promise<{ readonly missing: boolean; readonly bytes: number }> {
-  const logs = await session.query<{ log: string; bytes: string }>(
-    `select l.log::text, pg_catalog.pg_total_relation_size(l.log)::text as bytes
-     from pg_catalog.unnest($1::int[]) as t(id) cross join lateral (select pg_catalog.to_regclass('erserver.log_' || t.id) as log) as l where l.log is not null`,
-    [tables],
-  );
+  const logs = await readLogs(session, tables);
   const isNew = notSeenBy(snapshot, "xid");
   const [row] = await session.query(
     `select (${[
@@ -94,6 +103,6 @@ export async function readPending(
   );
   return {
     missing: row?.["missing"] === "true",
-    bytes: logs.reduce((sum, { bytes }) => sum + Number(bytes), 0),
+    bytes: logs.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }

@@ -1,6 +1,6 @@
 import { formatBytes, formatCount, formatDuration } from "../../observability/figures.ts";
 import type { ControlSession } from "../../postgres/connect.ts";
-import { captureExists } from "./consumers.ts";
+import { captureExists, readLogs } from "./consumers.ts";
 import { parseSnapshot } from "./snapshot.ts";
 
 /** How much may be kept for a target that stays away. */
@@ -48,7 +48,8 @@ export async function readOverdue(session: ControlSession, budget: LogBudget): P
     if (silentMs < PRESENT_MS) continue;
     const tables = JSON.parse(ids) as number[];
     const { xmax } = parseSnapshot(snapshot);
-    const rows = await countBehind(session, tables, xmax, budget.rows ?? 0);
+    const logs = await readLogs(session, tables);
+    const rows = await countBehind(session, tables, logs, xmax, budget.rows ?? 0);
     if (rows === 0) continue;
     if (silentMs > budget.ageMs)
       overdue.push({ pipeline, name, what: `changes of ${formatDuration(silentMs)}` });
@@ -56,7 +57,7 @@ export async function readOverdue(session: ControlSession, budget: LogBudget): P
     else if (budget.rows !== undefined && rows > budget.rows)
       overdue.push({ pipeline, name, what: `more than ${formatCount(budget.rows)} changes` });
     else {
-      const bytes = await bytesOf(session, tables);
+      const bytes = logs.reduce((sum, log) => sum + log.bytes, 0);
       if (bytes > budget.bytes) overdue.push({ pipeline, name, what: `${formatBytes(bytes)} of changes` });
     }
   }
@@ -67,12 +68,12 @@ export async function readOverdue(session: ControlSession, budget: LogBudget): P
 async function countBehind(
   session: ControlSession,
   tables: readonly number[],
+  logs: readonly { readonly log: string }[],
   xmax: bigint,
   most: number,
 ): Promise<number> {
-  const logs = await logsOf(session, tables);
   const places = [
-    ...logs.map((log) => `select from ${log} where xid >= ${xmax}`),
+    ...logs.map(({ log }) => `select from ${log} where xid >= ${xmax}`),
     `select from erserver.replacement where captured_table = any ($1) and xid >= ${xmax}`,
   ];
   const [row] = await session.query(
@@ -80,21 +81,4 @@ async function countBehind(
     [tables],
   );
   return Number(row?.["rows"]);
-}
-
-async function bytesOf(session: ControlSession, tables: readonly number[]): Promise<number> {
-  const [row] = await session.query(
-    "select coalesce(pg_catalog.sum(pg_catalog.pg_total_relation_size(log)), 0)::text as bytes from pg_catalog.unnest($1::regclass[]) as log",
-    [await logsOf(session, tables)],
-  );
-  return Number(row?.["bytes"]);
-}
-
-async function logsOf(session: ControlSession, tables: readonly number[]): Promise<string[]> {
-  const rows = await session.query<{ log: string }>(
-    `select l.log::text from pg_catalog.unnest($1::int[]) as t(id)
-       cross join lateral (select pg_catalog.to_regclass('erserver.log_' || t.id) as log) as l where l.log is not null`,
-    [tables],
-  );
-  return rows.map(({ log }) => log);
 }

@@ -1,4 +1,5 @@
 import type { CatalogColumn, CatalogTable } from "../postgres/catalog.ts";
+import { hasUniqueBeside, type TableConstraints } from "../postgres/constraints.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 
 /** Holds the source's rows until the transaction ends. */
@@ -14,8 +15,8 @@ export interface Merge {
   readonly columns: readonly string[];
   /** Without one no row is known by anything, and all are replaced. */
   readonly key: readonly string[];
-  /** Column sets of the target's unique indexes, as of TableConstraints. */
-  readonly unique: readonly (readonly string[] | undefined)[];
+  /** Of the target. */
+  readonly unique: TableConstraints["unique"];
 }
 
 /** Makes the rows of the target those of the staging table. A row that is the same byte for byte is not touched. */
@@ -37,9 +38,9 @@ export function mergeStaging({ target, columns, key, unique }: Merge): string[] 
   const assignments = written
     .filter(({ identity }) => identity !== "a")
     .map(({ name }) => `${quoteIdent(name)} = c.${quoteIdent(name)}`);
-  // Two rows may have exchanged what a unique index holds; and an identity column cannot be set.
+  // An identity column cannot be set.
   const replaces =
-    unique.some((names) => !sameNames(names, key)) ||
+    hasUniqueBeside(unique, key) ||
     written.some(({ name, identity }) => identity === "a" && !key.includes(name)) ||
     assignments.length === 0;
   return [
@@ -52,10 +53,6 @@ export function mergeStaging({ target, columns, key, unique }: Merge): string[] 
         ]),
     `${insert} where not exists (select from ${rows} where ${sameKey})`,
   ];
-}
-
-function sameNames(some: readonly string[] | undefined, others: readonly string[]): boolean {
-  return JSON.stringify(some?.toSorted()) === JSON.stringify(others.toSorted());
 }
 
 /** A column in the type that it is of in the end: PostgreSQL finds no polymorphic operator for a domain. */

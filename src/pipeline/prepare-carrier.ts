@@ -245,13 +245,7 @@ async function readFollowed(
   captured: readonly CapturedTable[],
 ): Promise<FollowedTable[]> {
   const constraints = await readConstraints(source, facts.version, true);
-  return tables.map((table) =>
-    followedTable(
-      table,
-      captured.find(({ oid }) => oid === table.source.oid) as CapturedTable,
-      constraints.tables.get(table.source.oid) ?? { unique: [], looselyCompared: [] },
-    ),
-  );
+  return tables.map((table) => followedTable(table, captured, constraints.tables.get(table.source.oid)));
 }
 
 async function readDatabaseOid({ source }: CarrierSourceSession): Promise<number> {

@@ -228,15 +228,10 @@ class TriggerSource implements ChangeSource {
   }
 
   #followed(table: ReplicatedTable): FollowedTable {
-    const captured = this.#captured.find(({ oid }) => oid === table.source.oid) as CapturedTable;
     const target = this.#input.targetTables.get(
       tableKey(table.target.schema, table.target.name),
     ) as CatalogTable;
-    const followed = followedTable(
-      table,
-      captured,
-      this.#constraints.tables.get(target.oid) ?? { unique: [], looselyCompared: [] },
-    );
+    const followed = followedTable(table, this.#captured, this.#constraints.tables.get(target.oid));
     // What only the target has of a row would go with it.
     const written = new Set(table.columns);
     const own = target.columns.some(({ name, generated }) => !generated && !written.has(name));

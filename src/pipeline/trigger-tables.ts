@@ -3,7 +3,7 @@ import type { FollowedTable } from "../capture/trigger/changes-query.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { type CatalogTable, PARTITION_TREES, tableLabel, tableLabels } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
-import type { TableConstraints } from "../postgres/constraints.ts";
+import { hasUniqueBeside, type TableConstraints } from "../postgres/constraints.ts";
 import type { ReplicatedTable } from "../postgres/selection.ts";
 import { quoteIdent } from "../quote/ident.ts";
 import { relationOf } from "./relation-of.ts";
@@ -107,18 +107,20 @@ async function refuseInheritance({ source, selection }: SelectedSource): Promise
  */
 export function followedTable(
   table: ReplicatedTable,
-  { id, key }: CapturedTable,
-  { unique, looselyCompared }: Pick<TableConstraints, "unique" | "looselyCompared">,
+  captured: readonly CapturedTable[],
+  constraints: TableConstraints | undefined,
 ): FollowedTable {
+  const { id, key } = captured.find(({ oid }) => oid === table.source.oid) as CapturedTable;
+  const { unique = [], looselyCompared = [] } = constraints ?? {};
   const keys = table.source.columns.filter(({ name }) => key.some((column) => column.name === name));
   // Equal keys may look different, and an UPDATE leaves the key as it is.
   const exact = keys.every(
     ({ baseTypeOid, name }) => EXACT_TYPES.has(baseTypeOid) && !looselyCompared.includes(name),
   );
-  const keyNames = JSON.stringify(keys.map(({ name }) => name).toSorted());
-  const others = unique.some((names) => JSON.stringify(names?.toSorted()) !== keyNames);
+  const keyNames = keys.map(({ name }) => name);
   const relation = relationOf(table);
-  return { id, key, relation, partitioned: table.source.partitioned, rewrites: others || !exact };
+  const rewrites = hasUniqueBeside(unique, keyNames) || !exact;
+  return { id, key, relation, partitioned: table.source.partitioned, rewrites };
 }
 
 /** What tables, their partitions and their triggers were like when it was read. */

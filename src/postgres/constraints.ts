@@ -24,6 +24,12 @@ export interface TableConstraints {
   readonly looselyCompared: readonly string[];
 }
 
+/** Whether a table has a unique index on anything but the key: then two of its rows may exchange what it holds. */
+export function hasUniqueBeside(unique: TableConstraints["unique"], key: readonly string[]): boolean {
+  const names = JSON.stringify(key.toSorted());
+  return unique.some((columns) => JSON.stringify(columns?.toSorted()) !== names);
+}
+
 export interface Constraints {
   /** By OID; of a partitioned table with what its partitions have. */
   readonly tables: ReadonlyMap<number, TableConstraints>;

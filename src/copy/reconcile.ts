@@ -1,4 +1,4 @@
-import type { CatalogColumn, CatalogTable } from "../postgres/catalog.ts";
+import { type CatalogColumn, type CatalogTable, equalityOperator } from "../postgres/catalog.ts";
 import { hasUniqueBeside, type TableConstraints } from "../postgres/constraints.ts";
 import { quoteIdent, quoteQualified } from "../quote/ident.ts";
 
@@ -30,7 +30,7 @@ export function mergeStaging({ target, columns, key, unique }: Merge): string[] 
   const written = target.columns.filter(({ name }) => columns.includes(name));
   const sameKey = written
     .filter(({ name }) => key.includes(name))
-    .map((column) => `${valueOf("t", column)} ${equals(column)} ${valueOf("c", column)}`)
+    .map((column) => `${valueOf("t", column)} ${equalityOperator(column)} ${valueOf("c", column)}`)
     .join(" and ");
   const image = (of: string): string =>
     `row(${columns.map((name) => `${of}.${quoteIdent(name)}`).join(", ")})`;
@@ -58,8 +58,4 @@ export function mergeStaging({ target, columns, key, unique }: Merge): string[] 
 /** A column in the type that it is of in the end: PostgreSQL finds no polymorphic operator for a domain. */
 function valueOf(rows: string, { name, baseType }: CatalogColumn): string {
   return `${rows}.${quoteIdent(name)}${baseType === null ? "" : `::${baseType}`}`;
-}
-
-function equals({ equalitySchema }: CatalogColumn): string {
-  return `operator(${equalitySchema ?? "pg_catalog"}.=)`;
 }

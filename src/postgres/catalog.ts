@@ -70,6 +70,11 @@ export function tableLabels(tables: readonly { readonly schema: string; readonly
   return tables.map(({ schema, name }) => tableLabel(schema, name)).join(", ");
 }
 
+/** `=` of the column's own type, wherever an extension put it. */
+export function equalityOperator({ equalitySchema }: Pick<CatalogColumn, "equalitySchema">): string {
+  return `operator(${equalitySchema ?? "pg_catalog"}.=)`;
+}
+
 interface TableRow {
   oid: string;
   schema: string;

@@ -1,7 +1,8 @@
 import type { Relation } from "../../change/relation.ts";
+import { equalityOperator } from "../../postgres/catalog.ts";
 import { quoteIdent, quoteQualified } from "../../quote/ident.ts";
 import { notSeenBy, type XidSnapshot } from "./snapshot.ts";
-import { keyEquals, type KeyColumn, keyValue, logKey, logName } from "./trigger-ddl.ts";
+import { type KeyColumn, keyValue, logKey, logName } from "./trigger-ddl.ts";
 
 /** A captured table as one target wants it. */
 export interface FollowedTable {
@@ -92,7 +93,8 @@ function fromTable({ relation, partitioned }: FollowedTable): string {
 function joined({ key }: FollowedTable): string {
   return key
     .map(
-      (column, index) => `${keyValue("t", column)} ${keyEquals(column)} l.k${index + 1}${collated(column)}`,
+      (column, index) =>
+        `${keyValue("t", column)} ${equalityOperator(column)} l.k${index + 1}${collated(column)}`,
     )
     .join(" and ");
 }

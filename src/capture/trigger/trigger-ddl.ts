@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { equalityOperator } from "../../postgres/catalog.ts";
 import { quoteIdent, quoteQualified } from "../../quote/ident.ts";
 
 /** A column of a table's key, and of its log. */
@@ -150,14 +151,11 @@ export function keyValue(rows: string, { name, type, isDomain }: KeyColumn): str
   return `${rows}.${quoteIdent(name)}${isDomain ? `::${type}` : ""}`;
 }
 
-/** The type's own equality. */
-export function keyEquals({ equalitySchema }: KeyColumn): string {
-  return `operator(${equalitySchema ?? "pg_catalog"}.=)`;
-}
-
 /** Condition on `o` and `n`: one row before and after, with the same values in the columns that count. */
 function sameRow({ key, columns }: CaptureSpec): string {
-  const keys = key.map((column) => `${keyValue("n", column)} ${keyEquals(column)} ${keyValue("o", column)}`);
+  const keys = key.map(
+    (column) => `${keyValue("n", column)} ${equalityOperator(column)} ${keyValue("o", column)}`,
+  );
   // Byte for byte, NULLs too: there are types without an operator for equality.
   const image = (rows: string): string =>
     `row(${(columns ?? []).map((name) => `${rows}.${quoteIdent(name)}`).join(", ")})`;

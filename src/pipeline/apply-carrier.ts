@@ -12,10 +12,9 @@ import { ErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { oneAtATime } from "../postgres/advisory-lock.ts";
 import { readTables, tablesByKey } from "../postgres/catalog.ts";
-import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
+import type { ControlSession } from "../postgres/connect.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
-import { readSourceFacts, requireUsableServer, type SourceFacts } from "../postgres/server-facts.ts";
-import { OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
+import { readSourceFacts, type SourceFacts } from "../postgres/server-facts.ts";
 import { onAbort } from "../runtime/abort.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { migrate, usableSchemaExists } from "../store/migrate.ts";
@@ -23,6 +22,7 @@ import { PipelineStore, type Progress, type Registration } from "../store/pipeli
 import { MemoryTransport } from "../transport/memory.ts";
 import { checkTargetTables } from "./open-pipeline.ts";
 import { refusePaused } from "./pause.ts";
+import { connectDatabase } from "./sides.ts";
 import { addTableStates, forgetTableStates, requireOwnTables } from "./table-states.ts";
 
 export interface ApplyCarrierOptions {
@@ -134,14 +134,17 @@ class Arrival implements CarrierReceiver {
     const { target, timeoutMs, signal } = options;
     const { name } = header;
     const sessionOptions = { applicationName: `erserver ${name}`, timeoutMs, signal };
-    const control = await connectTarget(target, sessionOptions);
+    const control = await connectDatabase(target, "target", {
+      ...sessionOptions,
+      // Whatever the server's default: the rows must not outlive the registration in a crash.
+      settings: { synchronous_commit: "local" },
+    });
     let session: TargetSession | undefined;
     try {
       const where = describeConninfo(target);
       // Of a target: it may be the source.
       const facts = await readSourceFacts(control);
-      requireUsableServer(facts, where, OLDEST_TARGET_MAJOR);
-      await refuseSource(control, facts, header, where);
+      refuseSource(facts, header, where);
       session = await openTargetSession({
         conninfo: target,
         pipeline: name,
@@ -231,11 +234,6 @@ class Arrival implements CarrierReceiver {
   }
 }
 
-function connectTarget(target: Conninfo, options: SessionOptions): Promise<ControlSession> {
-  // Whatever the server's default: the rows must not outlive the registration in a crash.
-  return connectControl(target, { ...options, settings: { synchronous_commit: "local" } });
-}
-
 /** How each table is written. Throws ERS-304 and 4xx. */
 async function planFor(
   control: ControlSession,
@@ -280,17 +278,8 @@ function selectionOf({ tables }: Pick<CarrierHeader, "tables">): Parameters<type
 }
 
 /** A cluster that was made from a copy of another has its identifier: rather one target too few than a source that is overwritten. */
-async function refuseSource(
-  control: ControlSession,
-  facts: SourceFacts,
-  { source, name }: CarrierHeader,
-  where: string,
-): Promise<void> {
-  const [row] = await control.query(
-    "select oid::text from pg_catalog.pg_database where datname = pg_catalog.current_database()",
-  );
-  if (facts.systemIdentifier !== source.systemIdentifier || Number(row?.["oid"]) !== source.databaseOid)
-    return;
+function refuseSource(facts: SourceFacts, { source, name }: CarrierHeader, where: string): void {
+  if (facts.systemIdentifier !== source.systemIdentifier || facts.databaseOid !== source.databaseOid) return;
   throw misdirected(name, `${where} is the source that the file is from, or a copy of its cluster`, where);
 }
 

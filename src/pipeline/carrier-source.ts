@@ -2,11 +2,11 @@ import { forgetIfRestored } from "../capture/trigger/captured-tables.ts";
 import { captureExists } from "../capture/trigger/consumers.ts";
 import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
-import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
-import { readSourceFacts, requireUsableServer, type SourceFacts } from "../postgres/server-facts.ts";
-import { OLDEST_SOURCE_MAJOR } from "../postgres/server-version.ts";
+import type { ControlSession, SessionOptions } from "../postgres/connect.ts";
+import { readSourceFacts, type SourceFacts } from "../postgres/server-facts.ts";
 import { type SlotName, slotNameFor } from "../quote/slot-name.ts";
 import { migrate } from "../store/migrate.ts";
+import { connectDatabase } from "./sides.ts";
 
 /** Of a command on the source about a target that files are carried to. */
 export interface CarrierSourceOptions {
@@ -36,17 +36,15 @@ export function carrierSession({
 
 /** Throws ERS-407 when nothing of the source is recorded. */
 export async function openCarrierSource(options: CarrierSourceOptions): Promise<CarrierSourceSession> {
-  const source = await connectControl(options.source, carrierSession(options));
+  const source = await connectDatabase(options.source, "source", carrierSession(options));
   try {
     const where = describeConninfo(options.source);
-    const facts = await readSourceFacts(source);
-    requireUsableServer(facts, where, OLDEST_SOURCE_MAJOR);
     if (!(await captureExists(source))) throw notInitialized(where);
     await migrate(source, where, "source");
     await forgetIfRestored(source);
     return {
       source,
-      facts,
+      facts: await readSourceFacts(source),
       consumer: slotNameFor(options.name),
       [Symbol.asyncDispose]: () => source.end(),
     };

@@ -136,7 +136,7 @@ async function planFile(
     source: {
       systemIdentifier: facts.systemIdentifier,
       database: facts.database,
-      databaseOid: await readDatabaseOid(session),
+      databaseOid: facts.databaseOid,
       version: facts.versionText,
     },
     tables,
@@ -246,13 +246,6 @@ async function readFollowed(
 ): Promise<FollowedTable[]> {
   const constraints = await readConstraints(source, facts.version, true);
   return tables.map((table) => followedTable(table, captured, constraints.tables.get(table.source.oid)));
-}
-
-async function readDatabaseOid({ source }: CarrierSourceSession): Promise<number> {
-  const [row] = await source.query(
-    "select oid::text from pg_catalog.pg_database where datname = pg_catalog.current_database()",
-  );
-  return Number(row?.["oid"]);
 }
 
 /** Opens the file when there is something to write. */

@@ -15,6 +15,7 @@ export interface ServerFacts {
 export interface SourceFacts extends ServerFacts {
   /** pg_control's system_identifier: the same for the life of a cluster and its standbys. */
   readonly systemIdentifier: string;
+  readonly databaseOid: number;
   readonly walLevel: string;
   readonly mayReplicate: boolean;
 }
@@ -43,12 +44,14 @@ function serverFacts(row: Record<string, string | null> | undefined): ServerFact
 export async function readSourceFacts(session: ControlSession): Promise<SourceFacts> {
   const [row] = await session.query(
     `select ${SERVER_FACTS}, (select system_identifier::text from pg_catalog.pg_control_system()) as system,
+       (select oid::text from pg_catalog.pg_database where datname = pg_catalog.current_database()) as database_oid,
        pg_catalog.current_setting('wal_level') as wal_level,
        (select (rolreplication or rolsuper)::text from pg_catalog.pg_roles where rolname = current_user) as replication`,
   );
   return {
     ...serverFacts(row),
     systemIdentifier: row?.["system"] ?? "",
+    databaseOid: Number(row?.["database_oid"]),
     walLevel: row?.["wal_level"] ?? "",
     mayReplicate: row?.["replication"] === "true",
   };

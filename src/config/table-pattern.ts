@@ -30,9 +30,10 @@ export function parseName(text: string): string {
   return name;
 }
 
-/** Names one table, by its names in the catalogue, and no other. */
-export function exactPattern(schema: string, table: string): TablePattern {
-  return { schema: escapeWildcards(schema), table: escapeWildcards(table) };
+/** All of one table, by its names in the catalogue, and of no other. */
+export function exactTable({ schema, name }: { schema: string; name: string }): TableSelector {
+  const names = { schema: escapeWildcards(schema), table: escapeWildcards(name) };
+  return { ...names, columns: undefined, where: undefined };
 }
 
 function escapeWildcards(name: string): string {

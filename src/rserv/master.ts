@@ -13,7 +13,7 @@ import {
 import { captureExists, forgetConsumer, readConsumer } from "../capture/trigger/consumers.ts";
 import { LogCleaner } from "../capture/trigger/log-cleaner.ts";
 import { describeConninfo } from "../config/conninfo.ts";
-import { exactPattern } from "../config/table-pattern.ts";
+import { exactTable } from "../config/table-pattern.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { readSelection } from "../pipeline/read-selection.ts";
 import { tablesToCapture } from "../pipeline/trigger-tables.ts";
@@ -75,7 +75,7 @@ export async function masterAddTable(master: Database, request: TableRequest): P
     const [captured] = await captureTables(session, [{ ...wish, columns, registered: true }]);
     // What the other columns have been changed to meanwhile nobody has recorded.
     if (captured !== undefined && before !== undefined && before.columns !== null && columns === null)
-      for (const relation of wish.relations.slice(0, 1)) await recordAllRows(session, captured, relation);
+      await recordAllRows(session, captured, found);
     return { label, columns, whole, how: isRegistered ? how : "added" };
   });
 }
@@ -139,13 +139,17 @@ async function unregister(
 /** Throws what keeps the table from being replicated. */
 async function wishFor(
   session: ControlSession,
-  { schema, name }: CatalogTable,
+  table: CatalogTable,
   fullRefresh: boolean,
 ): Promise<TableToCapture> {
   const facts = await readSourceFacts(session);
-  const include = [{ ...exactPattern(schema, name), columns: undefined, where: undefined }];
   const withoutKey = fullRefresh ? "refresh" : "stop";
-  const rules = { include, exclude: [], publishViaPartitionRoot: true, withoutKey } as const;
+  const rules = {
+    include: [exactTable(table)],
+    exclude: [],
+    publishViaPartitionRoot: true,
+    withoutKey,
+  } as const;
   const selection = await readSelection(session, facts, rules, "trigger");
   requirePrivileges({
     side: "source",

@@ -5,7 +5,7 @@ import type { Lsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
 import { defaultConfig } from "../config/load.ts";
-import { exactPattern } from "../config/table-pattern.ts";
+import { exactTable } from "../config/table-pattern.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { Pipeline, type PipelineStatus } from "../pipeline/pipeline.ts";
@@ -66,11 +66,7 @@ export async function prepareReplication(options: ReplicateOptions): Promise<Rep
         timeoutMs: master.timeoutMs,
         tables: {
           ...defaults.tables,
-          include: both.map((one) => ({
-            ...exactPattern(one.schema, one.name),
-            columns: undefined,
-            where: undefined,
-          })),
+          include: both.map(exactTable),
           // Whoever registers a table without a key has decided.
           withoutKey: "refresh",
           registeredOnly: true,

@@ -15,7 +15,7 @@ import {
   withFullRefresh,
 } from "../options.ts";
 import { describeThrown, TargetFailures } from "../render/failure.ts";
-import { SyncView } from "../render/sync-view.ts";
+import { PipelineBlock } from "../render/pipeline-block.ts";
 import type { Terminal } from "../terminal.ts";
 
 interface SyncOptions extends ConfigOptions {
@@ -79,7 +79,7 @@ function isPassing(thrown: unknown): boolean {
 async function syncOnce(config: Config, options: SyncOptions, terminal: Terminal): Promise<void> {
   const log = createLogger({ level: config.logLevel });
   const { interrupted: signal } = terminal;
-  using view = new SyncView(
+  using view = new PipelineBlock(
     terminal,
     config.targets.map(({ name }) => name),
   );

@@ -1,78 +1,58 @@
 import type { PipelineStatus } from "../../pipeline/pipeline.ts";
 import type { PipelineState } from "../../store/pipeline-store.ts";
 import type { Terminal } from "../terminal.ts";
-import { LiveBlock } from "./live-block.ts";
-import { clock, copyText, endLine, liveLine, remedyLine, stateLine, statusEvent } from "./pipeline-lines.ts";
+import { PipelineBlock } from "./pipeline-block.ts";
+import { endLine, remedyLine, stateLine, statusEvent } from "./pipeline-lines.ts";
 
 const REDRAW_MS = 500;
-/** How often a copy is reported where lines cannot be drawn again. */
-const COPY_LINE_MS = 5_000;
 
 interface Shown {
-  status: PipelineStatus;
-  state: PipelineState | undefined;
+  readonly state: PipelineState;
   /** Code of the error that was shown with the state. */
-  code: string | undefined;
-  copyStartMs: number;
-  copyShownMs: number;
+  readonly code: string | undefined;
 }
 
 /**
- * What `erserver run` shows: a line for each change of a pipeline's state; on a terminal also a block with a line for each
- * pipeline, elsewhere a line now and then while copying. With `json`, events instead.
+ * What `erserver run` shows: a line for each change of a pipeline's state, and below them the block of all pipelines. With `json`,
+ * events instead.
  */
 export class RunView implements Disposable {
   readonly #terminal: Terminal;
   readonly #json: boolean;
-  readonly #block: LiveBlock;
+  readonly #block: PipelineBlock;
   readonly #shown = new Map<string, Shown>();
-  readonly #nameWidth: number;
-  readonly #timer: NodeJS.Timeout | undefined;
 
   constructor(terminal: Terminal, names: readonly string[], json: boolean) {
     this.#terminal = terminal;
     this.#json = json;
-    this.#block = new LiveBlock(terminal);
-    this.#nameWidth = Math.max(...names.map((name) => name.length));
-    if (terminal.live && !json) this.#timer = setInterval(() => this.#redraw(), REDRAW_MS);
+    this.#block = new PipelineBlock(terminal, names, {
+      redrawMs: json ? undefined : REDRAW_MS,
+      onCopying: (status, line) => this.#line(json ? JSON.stringify(statusEvent(status, "copy")) : line),
+    });
   }
 
   onStatus(status: PipelineStatus): void {
-    const now = performance.now();
-    const shown = this.#shown.get(status.name) ?? {
-      status,
-      state: undefined,
-      code: undefined,
-      copyStartMs: now,
-      copyShownMs: now,
-    };
-    this.#shown.set(status.name, shown);
-    shown.status = status;
-    if (shown.state !== status.state || shown.code !== status.error?.code) {
-      if (status.state === "copying") shown.copyStartMs = now;
+    const { name, state, error } = status;
+    const before = this.#shown.get(name);
+    this.#shown.set(name, { state, code: error?.code });
+    if (before === undefined || before.state !== state || before.code !== error?.code) {
       // The state may go on for another reason.
-      const at = shown.state === status.state ? new Date() : status.since;
-      shown.state = status.state;
-      shown.code = status.error?.code;
+      const at = before?.state === state ? new Date() : status.since;
       this.#line(
         this.#json
           ? JSON.stringify(statusEvent(status, "state"))
-          : [stateLine(status, at, this.#nameWidth, this.#terminal.paint), remedyLine(status)]
+          : [stateLine(status, at, this.#block.nameWidth, this.#terminal.paint), remedyLine(status)]
               .filter((line) => line !== undefined)
               .join("\n"),
       );
     }
-    const { copy } = status;
-    if (status.state !== "copying" || copy === undefined || this.#timer !== undefined) return;
-    if (now - shown.copyShownMs < COPY_LINE_MS) return;
-    shown.copyShownMs = now;
-    const text = `${clock(new Date())}  ${status.name}: ${copyText(copy, now - shown.copyStartMs)}`;
-    this.#line(this.#json ? JSON.stringify(statusEvent(status, "copy")) : text);
+    this.#block.onStatus(status);
   }
 
   /** A pipeline has ended without an error. */
   ended(status: PipelineStatus): void {
     this.#shown.delete(status.name);
+    this.#block.forget(status.name);
     if (!this.#json) this.#line(endLine(status));
   }
 
@@ -82,20 +62,10 @@ export class RunView implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
-    this.#block.update([]);
+    this.#block[Symbol.dispose]();
   }
 
   #line(text: string): void {
     this.#block.print(`${text}\n`);
-  }
-
-  #redraw(): void {
-    const now = performance.now();
-    this.#block.update(
-      [...this.#shown.values()].map(({ status, copyStartMs }) =>
-        liveLine(status, this.#nameWidth, this.#terminal.paint, now - copyStartMs),
-      ),
-    );
   }
 }

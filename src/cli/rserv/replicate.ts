@@ -12,7 +12,7 @@ import {
 } from "../../rserv/replicate.ts";
 import { interrupted } from "../options.ts";
 import { RunView } from "../render/run-view.ts";
-import { SyncView } from "../render/sync-view.ts";
+import { PipelineBlock } from "../render/pipeline-block.ts";
 import type { Terminal } from "../terminal.ts";
 import { databaseOf, logOf, type PairOptions, say, withCommon } from "./options.ts";
 
@@ -67,7 +67,7 @@ async function replicate(
   }
   let done: Replicated;
   {
-    using view = new SyncView(terminal, [prepared.target.name]);
+    using view = new PipelineBlock(terminal, [prepared.target.name]);
     done = await replicateOnce(prepared, replication, (status) => view.onStatus(status));
   }
   if (terminal.interrupted.aborted) throw interrupted();

@@ -3,6 +3,7 @@ import {
   dropCaptureIfUnused,
   forgetIfRestored,
   otherConsumers,
+  readKnown,
   readRegisteredTables,
   recordAllRows,
   type RegisteredTable,
@@ -69,7 +70,7 @@ export async function masterAddTable(master: Database, request: TableRequest): P
     const whole = wish.key.length === 0;
     if (whole && column !== undefined) throw columnWithoutKey(label);
 
-    const before = await readCaptured(session, found.oid);
+    const before = (await readKnown(session, [found.oid])).get(found.oid);
     const { columns, how } = widen(before, column);
     const isRegistered = before?.registered === true;
     const [captured] = await captureTables(session, [{ ...wish, columns, registered: true }]);
@@ -158,20 +159,6 @@ async function wishFor(
   });
   const [wish] = await tablesToCapture({ source: session, sourceFacts: facts, selection });
   return wish as TableToCapture;
-}
-
-/** How a table is recorded, whoever has asked for it. */
-async function readCaptured(
-  session: ControlSession,
-  oid: number,
-): Promise<{ columns: string[] | null; registered: boolean } | undefined> {
-  const [row] = await session.query(
-    "select pg_catalog.to_json(columns)::text as columns, registered::text from erserver.captured_table where relation = $1",
-    [oid],
-  );
-  if (row === undefined) return undefined;
-  const columns = row["columns"] == null ? null : (JSON.parse(row["columns"]) as string[]);
-  return { columns, registered: row["registered"] === "true" };
 }
 
 /** Removes all that MasterInit and MasterAddTable have made; undefined when there was nothing. Throws ERS-414 while targets of `erserver` want it. */

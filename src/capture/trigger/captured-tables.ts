@@ -79,7 +79,10 @@ export async function captureTables(
 ): Promise<CapturedTable[]> {
   const { triggers, tables } = await oneAtATime(session, async () => {
     const there = await readTriggers(session, wanted);
-    const known = await readKnown(session, wanted);
+    const known = await readKnown(
+      session,
+      wanted.map(({ table }) => table.oid),
+    );
     const attributes = await readAttributes(session, wanted);
     const registered: Registered[] = [];
     for (const wish of wanted) {
@@ -179,16 +182,16 @@ async function nextId(session: ControlSession): Promise<number> {
   return Number(row?.["id"]);
 }
 
-/** By the table's OID. */
-async function readKnown(
+/** How tables are recorded, whoever has asked for it, by OID. */
+export async function readKnown(
   session: ControlSession,
-  wanted: readonly TableToCapture[],
+  oids: readonly number[],
 ): Promise<Map<number, Known>> {
   const rows = await session.query<{ known: string }>(
     `select pg_catalog.json_build_object('relation', relation::int8, 'id', id, 'schema', schema_name, 'name', table_name, 'key', key,
        'attributes', attributes, 'relations', relations::int8[], 'columns', columns, 'registered', registered, 'definition', definition)::text as known
      from erserver.captured_table where relation = any ($1::oid[])`,
-    [wanted.map(({ table }) => table.oid)],
+    [oids],
   );
   return new Map(
     rows.map((row) => {

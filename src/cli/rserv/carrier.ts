@@ -55,8 +55,7 @@ export function carrierCommands(terminal: Terminal): Command[] {
       .option("--slave <name>", "the slave's name", SLAVE)
       .addHelpText("after", "\nExample: MasterSync booktown 17")
       .action(async (masterdb: string, id: bigint, options: CommonOptions & { slave: string }) => {
-        const { conninfo: source, timeoutMs } = await databaseOf(masterdb, options, terminal);
-        const { interrupted: signal } = terminal;
+        const { conninfo: source, timeoutMs, signal } = await databaseOf(masterdb, options, terminal);
         const how = await confirmCarrier({ source, name: options.slave, timeoutMs, signal }, Number(id));
         say(terminal, options, `MasterSync: sync ${id} of ${options.slave} ${how}`);
       }),
@@ -68,8 +67,7 @@ async function prepare(masterdb: string, options: PrepareOptions, terminal: Term
     throw new ErserverError("ERS-106", "a carrier file is not for a terminal", {
       remedy: `Redirect it: PrepareSnapshot ${masterdb} > snapshot`,
     });
-  const { conninfo: source, timeoutMs } = await databaseOf(masterdb, options, terminal);
-  const { interrupted: signal } = terminal;
+  const { conninfo: source, timeoutMs, signal } = await databaseOf(masterdb, options, terminal);
   const { slave: name, recipient, following } = options;
   // Standard output is the file.
   const progress = progressTo(terminal);
@@ -99,8 +97,7 @@ async function apply(
     throw new ErserverError("ERS-106", "there is no carrier file at standard input", {
       remedy: `Redirect it: ApplySnapshot ${slavedb} < snapshot`,
     });
-  const { conninfo: target, timeoutMs } = await databaseOf(slavedb, options, terminal);
-  const { interrupted: signal } = terminal;
+  const { conninfo: target, timeoutMs, signal } = await databaseOf(slavedb, options, terminal);
   const identity = options.identity === undefined ? undefined : await readIdentity(options.identity);
   const progress = progressTo(terminal);
   const applying = applyCarrier(

@@ -1,4 +1,5 @@
 import { ErserverError } from "../errors/erserver-error.ts";
+import { someOf } from "../observability/figures.ts";
 import { quoteIdent } from "../quote/ident.ts";
 import type { ControlSession } from "./connect.ts";
 
@@ -32,9 +33,6 @@ const NEEDED_ROLES = `
   from described d join pg_catalog.pg_roles r on r.oid = d.role
   group by r.oid, r.rolname, r.rolcanlogin, r.rolcreatedb, r.rolcreaterole order by r.rolname`;
 
-/** What an error names of a role that owns much. */
-const MOST_NAMED = 20;
-
 /** ERS-309 for each role of which the source's objects speak and that the target does not have: a dump cannot be restored with its owners. */
 export async function absentRoles(source: ControlSession, target: ControlSession): Promise<ErserverError[]> {
   const needed = await source.query<Record<"name" | "attributes" | "owns", string>>(NEEDED_ROLES);
@@ -46,12 +44,8 @@ export async function absentRoles(source: ControlSession, target: ControlSession
 }
 
 function roleAbsent({ name, attributes, owns }: NeededRole): ErserverError {
-  const more = owns.length - MOST_NAMED;
-  const named = owns.slice(0, MOST_NAMED).join(", ");
   const what =
-    owns.length === 0
-      ? "is granted something on the source's objects"
-      : `owns ${named}${more > 0 ? ` and ${more} more` : ""} of the source`;
+    owns.length === 0 ? "is granted something on the source's objects" : `owns ${someOf(owns)} of the source`;
   return new ErserverError("ERS-309", `role ${quoteIdent(name)} ${what}, and is not on the target`, {
     subject: name,
     remedy: `Run on the target before the dump is restored there: CREATE ROLE ${[quoteIdent(name), attributes].filter((part) => part !== "").join(" ")};`,

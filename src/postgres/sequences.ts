@@ -1,9 +1,7 @@
 import { ErserverError } from "../errors/erserver-error.ts";
+import { someOf } from "../observability/figures.ts";
 import { tableLabel } from "./catalog.ts";
 import type { ControlSession } from "./connect.ts";
-
-/** What an error names of many. */
-const MOST_NAMED = 20;
 
 /** Run on one side, it prints what sets the sequences of the other. */
 const SET_VALUES = `SELECT format('SELECT setval(%L, %s, %L);', format('%I.%I', schemaname, sequencename), coalesce(last_value, start_value), last_value IS NOT NULL) FROM pg_sequences WHERE schemaname <> 'erserver';`;
@@ -14,11 +12,9 @@ export async function sequencesLeftOut(source: ControlSession): Promise<Erserver
     "select schemaname as schema, sequencename as name from pg_catalog.pg_sequences where schemaname <> 'erserver' order by 1, 2",
   );
   if (rows.length === 0) return [];
-  const labels = rows.slice(0, MOST_NAMED).map(({ schema, name }) => tableLabel(schema, name));
-  const more = rows.length - labels.length;
-  const named = `${labels.join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+  const labels = rows.map(({ schema, name }) => tableLabel(schema, name));
   return [
-    new ErserverError("ERS-308", `values of sequences are not replicated: ${named}`, {
+    new ErserverError("ERS-308", `values of sequences are not replicated: ${someOf(labels)}`, {
       subject: labels[0] ?? "",
       remedy: `Before anything else writes to the target, run there what this prints on the source: ${SET_VALUES}`,
     }),

@@ -189,7 +189,7 @@ class Arrival implements CarrierReceiver {
     this.#transport.commit(this.#transaction);
     const { sourceLsn } = await this.#applied;
     await store.finishTables(sourceLsn);
-    await forgetTableStates(store, selectionOf(this.header));
+    await forgetTableStates(store, this.header);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -259,22 +259,18 @@ async function planFor(
 async function register(
   store: PipelineStore,
   control: ControlSession,
-  { name, carrier, source, tables }: CarrierHeader,
+  header: CarrierHeader,
   fresh: boolean,
 ): Promise<void> {
-  const selection = selectionOf({ tables });
+  const { name, carrier, source } = header;
   await oneAtATime(control, async () => {
-    requireOwnTables(await store.tablesOfOthers(source), selection);
+    requireOwnTables(await store.tablesOfOthers(source), header);
     if (fresh) {
       await store.unregister();
       await store.registerCarrier(source, slotNameFor(name), carrier);
     }
-    await addTableStates(store, selection);
+    await addTableStates(store, header);
   });
-}
-
-function selectionOf({ tables }: Pick<CarrierHeader, "tables">): Parameters<typeof addTableStates>[1] {
-  return { tables, published: [], problems: [] };
 }
 
 /** A cluster that was made from a copy of another has its identifier: rather one target too few than a source that is overwritten. */

@@ -3,12 +3,14 @@ import { tableKey, tableLabel, tableLabels } from "../postgres/catalog.ts";
 import type { PublishedTable, ReplicatedTable, Selection } from "../postgres/selection.ts";
 import type { PipelineStore, TableShape, TableState } from "../store/pipeline-store.ts";
 
+type SelectedTables = Pick<Selection, "tables">;
+
 /** Two pipelines with the same rows for the same table would write each of them twice. */
 export function requireOwnTables(
   others: readonly { pipeline: string; schema: string; name: string }[],
-  selection: Selection,
+  { tables }: SelectedTables,
 ): void {
-  const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
+  const wanted = new Set(tables.map(({ source }) => tableKey(source.schema, source.name)));
   const shared = others.find(({ schema, name }) => wanted.has(tableKey(schema, name)));
   if (shared === undefined) return;
   const label = tableLabel(shared.schema, shared.name);
@@ -100,14 +102,14 @@ function howToRefill(tables: readonly ReplicatedTable[], selection: Selection): 
 }
 
 /** Tables that joined the configuration are this pipeline's from now on, and to be copied. */
-export async function addTableStates(store: PipelineStore, selection: Selection): Promise<void> {
-  await store.addTables(selection.tables.map((table) => ({ ...table.source, ...shapeOf(table) })));
+export async function addTableStates(store: PipelineStore, { tables }: SelectedTables): Promise<void> {
+  await store.addTables(tables.map((table) => ({ ...table.source, ...shapeOf(table) })));
 }
 
 /** Tables that left the configuration, once they are published no more; their rows stay. */
-export async function forgetTableStates(store: PipelineStore, selection: Selection): Promise<void> {
+export async function forgetTableStates(store: PipelineStore, { tables }: SelectedTables): Promise<void> {
   const known = await store.tableStates();
-  const wanted = new Set(selection.tables.map(({ source }) => tableKey(source.schema, source.name)));
+  const wanted = new Set(tables.map(({ source }) => tableKey(source.schema, source.name)));
   const gone = known.filter((table) => !wanted.has(tableKey(table.schema, table.name)));
   if (gone.length > 0) await store.forgetTables(gone);
 }

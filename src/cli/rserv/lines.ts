@@ -1,11 +1,9 @@
 import type { RemovedTable, TableResult } from "../../rserv/master.ts";
 import { columnsText } from "../../rserv/registration.ts";
 
-const HOW = { added: "added", widened: "widened", already: "already added" } as const;
-
 /** `public.customer added, column lastname`. */
 export function addedText({ label, how, columns }: Pick<TableResult, "label" | "how" | "columns">): string {
-  return `${label} ${HOW[how]}, ${columnsText({ columns })}`;
+  return `${label} ${how === "already" ? "already added" : how}, ${columnsText({ columns })}`;
 }
 
 /** `public.customer removed`; undefined: it was not there. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { syncTarget } from "../../src/pipeline/sync.ts";
+import { type SyncOptions, syncTarget } from "../../src/pipeline/sync.ts";
 import { tableKey } from "../../src/postgres/catalog.ts";
-import { freshDatabase, sharedCluster } from "../support/clusters.ts";
+import { type FreshDatabase, freshDatabase, sharedCluster } from "../support/clusters.ts";
 import { expectEqualTables } from "../support/compare.ts";
 import { testConfig, testLog } from "../support/pipeline-context.ts";
 import { SeededRandom } from "../support/soak-random.ts";
@@ -15,18 +15,18 @@ const SCHEMA = TABLES.map((name) => `create table ${name} (id int primary key, v
 const only = (...names: readonly string[]): ReadonlySet<string> =>
   new Set(names.map((name) => tableKey("public", name)));
 
+function syncOptions(source: FreshDatabase, target: FreshDatabase, yaml: string): SyncOptions {
+  const config = testConfig(source.url, { [source.name]: target.url }, `capture: trigger\n${yaml}`);
+  return { config, target: config.targets[0]!, log: testLog(), signal };
+}
+
 describe("a sync of some tables", () => {
   test("leaves the changes of the others for later, whole and once", async () => {
     await using source = await freshDatabase(sharedCluster("source"));
     await using target = await freshDatabase(sharedCluster("target"));
     await source.query(`${SCHEMA} insert into a values (1, 1); insert into b values (1, 1)`);
     await target.query(SCHEMA);
-    const config = testConfig(
-      source.url,
-      { [source.name]: target.url },
-      "capture: trigger\napply: { conflict: stop }",
-    );
-    const options = { config, target: config.targets[0]!, log: testLog(), signal };
+    const options = syncOptions(source, target, "apply: { conflict: stop }");
     const rows = async (name: string): Promise<unknown[]> =>
       (await target.query(`select id, v from ${name} order by id`)).map((row) =>
         Object.values(row as object),
@@ -56,12 +56,7 @@ describe("a sync of some tables", () => {
     await using target = await freshDatabase(sharedCluster("target"));
     await source.query(SCHEMA);
     await target.query(SCHEMA);
-    const config = testConfig(
-      source.url,
-      { [source.name]: target.url },
-      "capture: trigger\napply: { conflict: stop }",
-    );
-    const options = { config, target: config.targets[0]!, log: testLog(), signal };
+    const options = syncOptions(source, target, "apply: { conflict: stop }");
     const random = new SeededRandom(SEED);
     for (let round = 0; round < 12; round++) {
       for (let change = 0; change < 6; change++) {
@@ -116,12 +111,7 @@ describe("rows that are there before the first copy, to be made equal", () => {
       delete from numbered where id = 2; insert into numbered (v) values ('late');
       delete from bag where v = 'y'; insert into bag values ('z'), ('z');
       update mixed set v = '{"x": 2}' where k2 = 1.5 and "Key One" = 'a'; delete from mixed where "Key One" = 'b'`);
-    const config = testConfig(
-      source.url,
-      { [source.name]: target.url },
-      "capture: trigger\ntables: { without_key: refresh }",
-    );
-    const options = { config, target: config.targets[0]!, log: testLog(), signal };
+    const options = syncOptions(source, target, "tables: { without_key: refresh }");
     // Whoever does not ask for it gets nothing changed.
     const [before] = await target.query("select xmin::text, ctid::text from parent where id = 10");
     expect(await syncTarget({ ...options, occupied: "reconcile" })).toMatchObject({ copied: true });

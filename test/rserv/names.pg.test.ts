@@ -103,7 +103,6 @@ test("a table that is taken out of the slave and registered again is compared ag
   await slaveInit(slave);
   await masterAddTable(master, { table: "t" });
   await slaveAddTable(slave, { table: "t" });
-  const signal = new AbortController().signal;
   const options = { master, slave, tables: [], log: testLog(), signal };
   const replicate = async () => replicateOnce(await prepareReplication(options), options, () => {});
   expect(await replicate()).toMatchObject({ copied: true });
@@ -121,7 +120,6 @@ test("master and slave that are one database are refused", async () => {
   const both = databaseOf(source);
   await masterInit(both);
   await slaveInit(both);
-  const signal = new AbortController().signal;
   const replication = { master: both, slave: both, tables: [], log: testLog(), signal };
   await expect(prepareReplication(replication)).rejects.toMatchObject({ code: "ERS-103" });
 });

@@ -400,7 +400,8 @@ test("S32: every init and add command run three times leaves what it left the fi
   await done(file.run("init"));
   const initialized = [await objects(source), await objects(target)];
   for (let again = 0; again < 2; again++)
-    expect(await done(file.run("init"))).toBe(`${target.name}: already initialized\n`);
+    // An old server's limits are told each time.
+    expect(await done(file.run("init"))).toContain(`${target.name}: already initialized\n`);
   expect([await objects(source), await objects(target)]).toEqual(initialized);
 });
 

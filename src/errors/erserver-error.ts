@@ -46,7 +46,9 @@ export function toErserverError(error: unknown): ErserverError {
   }
   if (state === SQLSTATE.insufficientPrivilege) {
     return new ErserverError("ERS-304", message, {
-      remedy: "Grant it to the role: the README says what it needs on each side.",
+      remedy: message.includes("schema erserver")
+        ? "Use the role that made schema erserver (MasterInit, SlaveInit, erserver init): the schema belongs to it."
+        : "Grant it to the role: the README says what it needs on each side.",
       cause: error,
     });
   }

@@ -58,6 +58,15 @@ async function mayNotMigrate(
   side: Side,
   cause: Error,
 ): Promise<ErserverError> {
+  const [schema] = await session.query(
+    "select pg_catalog.pg_get_userbyid(nspowner)::text as owner from pg_catalog.pg_namespace where nspname = 'erserver'",
+  );
+  if (schema !== undefined)
+    return new ErserverError("ERS-304", `${where}: ${cause.message}`, {
+      subject: where,
+      remedy: `Connect as the role that made schema erserver there, which belongs to it: ${schema["owner"]}.`,
+      cause,
+    });
   return new ErserverError("ERS-304", `${where}: schema erserver cannot be made: ${cause.message}`, {
     subject: where,
     remedy: `Run on the ${side} as its owner: ${await grantCreate(session)};`,

@@ -139,6 +139,24 @@ test("S12: `check` verifies reachability, versions, settings, rights and tables 
     );
     await querySession(server.url("booktown"), `grant ${privilege} on t to pma`);
   }
+  for (const [server, thing, grant, said] of [
+    [
+      master,
+      "table t",
+      "trigger",
+      /^ERS-304 .*may not make triggers .*public\.t\n {2}→ .*GRANT TRIGGER ON public\.t/,
+    ],
+    [
+      slave,
+      "database booktown",
+      "create",
+      /^ERS-304 .*schema erserver cannot be made.*\n {2}→ .*GRANT CREATE ON DATABASE/,
+    ],
+  ] as const) {
+    await querySession(server.url("booktown"), `revoke ${grant} on ${thing} from pma`);
+    expect((await check(url(master), url(slave))).errors).toMatch(said);
+    await querySession(server.url("booktown"), `grant ${grant} on ${thing} to pma`);
+  }
   await querySession(slave.url("booktown"), "alter table t rename to elsewhere");
   expect((await check(url(master), url(slave))).errors).toMatch(/^ERS-401 .*public\.t\b/);
   await querySession(slave.url("booktown"), "alter table elsewhere rename to t");

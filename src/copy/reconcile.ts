@@ -13,7 +13,7 @@ export interface Merge {
   readonly target: CatalogTable;
   /** What the staging table has. */
   readonly columns: readonly string[];
-  /** Without one no row is known by anything, and all are replaced. */
+  /** Without one, or a unique index of the target for it, no row is known by anything, and all are replaced. */
   readonly key: readonly string[];
   /** Of the target. */
   readonly unique: TableConstraints["unique"];
@@ -25,7 +25,9 @@ export function mergeStaging({ target, columns, key, unique }: Merge): string[] 
   const rows = `${target.partitioned ? "" : "only "}${table} as t`;
   const list = columns.map(quoteIdent).join(", ");
   const insert = `insert into ${table} (${list}) overriding system value select ${list} from ${STAGING} as c`;
-  if (key.length === 0) return [`delete from ${rows}`, insert];
+  // A target that may hold a key twice would keep both.
+  const isKey = unique.some((names) => names?.every((name) => key.includes(name)) === true);
+  if (key.length === 0 || !isKey) return [`delete from ${rows}`, insert];
 
   const written = target.columns.filter(({ name }) => columns.includes(name));
   const sameKey = written

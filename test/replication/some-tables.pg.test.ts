@@ -122,4 +122,15 @@ describe("rows that are there before the first copy, to be made equal", () => {
     await syncTarget(options);
     await expectEqualTables(source.url, target.url);
   });
+
+  test("rows that a target without the key has twice are there once", async () => {
+    await using source = await freshDatabase(sharedCluster("source"));
+    await using target = await freshDatabase(sharedCluster("target"));
+    await source.query("create table t (id int primary key, v int); insert into t values (1, 1), (2, 2)");
+    await target.query("create table t (id int, v int); insert into t values (1, 1), (1, 1), (2, 2)");
+    const config = testConfig(source.url, { [source.name]: target.url }, "capture: trigger");
+    const options = { config, target: config.targets[0]!, log: testLog(), signal };
+    await syncTarget({ ...options, occupied: "reconcile" });
+    await expectEqualTables(source.url, target.url);
+  });
 });

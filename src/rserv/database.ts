@@ -7,7 +7,7 @@ import { connectDatabase, type Side } from "../pipeline/sides.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { quoteIdent } from "../quote/ident.ts";
-import { schemaExists } from "../store/migrate.ts";
+import { migrate, schemaExists } from "../store/migrate.ts";
 
 /** A master or a slave, as a command is told of it. */
 export interface Database {
@@ -75,7 +75,10 @@ export async function createDatabase(database: Database): Promise<void> {
  * before anybody relies on it: a pipeline would do so later, and take what was registered since with it.
  */
 export async function requireMaster(session: ControlSession, { conninfo }: Database): Promise<void> {
-  if (await captureExists(session)) return forgetIfRestored(session);
+  if (await captureExists(session)) {
+    await migrate(session, describeConninfo(conninfo), "source");
+    return forgetIfRestored(session);
+  }
   throw notInitialized(conninfo, "MasterInit", (await slaveExists(session)) ? "SlaveInit" : undefined);
 }
 

@@ -5,7 +5,6 @@ import {
   otherConsumers,
   readKnown,
   readRegisteredTables,
-  recordAllRows,
   type RegisteredTable,
   releaseUnwanted,
   type TableToCapture,
@@ -26,7 +25,7 @@ import { readSourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
 import { migrate } from "../store/migrate.ts";
 import { type Database, inDatabase, requireMaster } from "./database.ts";
-import { namedColumn, namedTable } from "./named-table.ts";
+import { namedColumn, namedTable, registeredColumn } from "./named-table.ts";
 import { narrow, type Registered, widen } from "./registration.ts";
 
 /** Makes what the master needs; false when it was there. */
@@ -73,10 +72,7 @@ export async function masterAddTable(master: Database, request: TableRequest): P
     const before = (await readKnown(session, [found.oid])).get(found.oid);
     const { columns, how } = widen(before, column);
     const isRegistered = before?.registered === true;
-    const [captured] = await captureTables(session, [{ ...wish, columns, registered: true }]);
-    // What the other columns have been changed to meanwhile nobody has recorded.
-    if (captured !== undefined && before !== undefined && before.columns !== null && columns === null)
-      await recordAllRows(session, captured, found);
+    await captureTables(session, [{ ...wish, columns, registered: true }]);
     return { label, columns, whole, how: isRegistered ? how : "added" };
   });
 }
@@ -106,9 +102,9 @@ export async function masterRemoveTable(
       return { label: tableLabel(gone.schema, gone.name), columns: undefined, wantedBy: [] };
     }
     const found = await namedTable(session, await readSourceFacts(session), table);
-    const column = columnText === undefined ? undefined : namedColumn(found, columnText);
     const registered = tables.find(({ oid }) => oid === found.oid);
     if (registered === undefined) return undefined;
+    const column = columnText === undefined ? undefined : registeredColumn(found, registered, columnText);
     const label = tableLabel(found.schema, found.name);
     const left = narrow(registered, column);
     if (left !== undefined) {
@@ -130,8 +126,7 @@ async function unregister(
   const wantedBy = await otherConsumers(session, id);
   if (wantedBy.length > 0 && columns !== null) {
     const wish = await wishFor(session, table, true);
-    const [captured] = await captureTables(session, [{ ...wish, columns: null }]);
-    if (captured !== undefined) await recordAllRows(session, captured, table);
+    await captureTables(session, [{ ...wish, columns: null }]);
   }
   await releaseUnwanted(session);
   return wantedBy;

@@ -77,8 +77,10 @@ async function oidOf(session: ControlSession, text: string): Promise<number | un
   }
 }
 
+type NamedColumns = Pick<CatalogTable, "schema" | "name" | "columns">;
+
 /** A column of the table: exactly so in the catalogue, or folded as in psql. Throws ERS-402. */
-export function namedColumn({ schema, name, columns }: CatalogTable, text: string): string {
+export function namedColumn({ schema, name, columns }: NamedColumns, text: string): string {
   const names = columns.map((column) => column.name);
   if (names.includes(text)) return text;
   const folded = foldedName(text);
@@ -88,6 +90,15 @@ export function namedColumn({ schema, name, columns }: CatalogTable, text: strin
     `${tableLabel(schema, name)} has no column ${JSON.stringify(text)}.${didYouMean(text, names)}`,
     { subject: text, remedy: `Its columns are: ${names.join(", ")}.` },
   );
+}
+
+/** As `namedColumn`, of what may be there no more. */
+export function registeredColumn(
+  table: NamedColumns,
+  { columns }: { readonly columns: readonly string[] | null },
+  text: string,
+): string {
+  return columns?.includes(text) === true ? text : namedColumn(table, text);
 }
 
 function foldedName(text: string): string | undefined {

@@ -4,7 +4,7 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import { type Problem, triggersFire } from "../pipeline/limits.ts";
 import { isServed } from "../pipeline/sides.ts";
 import { oneAtATime, tryLock } from "../postgres/advisory-lock.ts";
-import { readTables, tableLabel } from "../postgres/catalog.ts";
+import { type CatalogTable, tableLabel } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { sqlStateOf } from "../postgres/failures.ts";
 import { requirePrivileges } from "../postgres/privileges.ts";
@@ -13,7 +13,7 @@ import { migrate, schemaExists } from "../store/migrate.ts";
 import { dropSchemaIfUnused, PipelineStore } from "../store/pipeline-store.ts";
 import { type Database, inDatabase, requireSlave } from "./database.ts";
 import type { RemovedTable, TableRequest, TableResult } from "./master.ts";
-import { namedColumn, namedTable } from "./named-table.ts";
+import { namedColumn, namedTable, registeredColumn } from "./named-table.ts";
 import { narrow, type Registration, widen } from "./registration.ts";
 
 /** Makes what the slave needs; `made` is false when it was there. */
@@ -70,34 +70,22 @@ export async function slaveRemoveTable(
 ): Promise<Omit<RemovedTable, "wantedBy"> | undefined> {
   return inDatabase(slave, "target", async (session) => {
     await requireSlave(session, slave);
-    const gone = await droppedTable(session, request.table);
-    if (gone !== undefined) {
-      await removeSlaveTable(session, gone);
-      return { label: tableLabel(gone.schema, gone.name), columns: undefined };
-    }
-    const table = await namedTable(session, await readServerFacts(session), request.table);
+    const table = await tableOrWhatWas(session, request.table);
     const { schema, name } = table;
-    const column = request.column === undefined ? undefined : namedColumn(table, request.column);
     return oneAtATime(session, async () => {
       const registered = (await readSlaveTables(session)).find(
         (one) => one.schema === schema && one.name === name,
       );
       if (registered === undefined) return undefined;
-      const columns = narrow(registered, column);
+      const { column } = request;
+      const columns = narrow(
+        registered,
+        column === undefined ? undefined : registeredColumn(table, registered, column),
+      );
       if (columns === undefined) await removeSlaveTable(session, registered);
       else await writeSlaveTable(session, { schema, name, columns });
       return { label: tableLabel(schema, name), columns };
     });
-  });
-}
-
-/** One that is registered and not there any more. */
-async function droppedTable(session: ControlSession, text: string): Promise<Registration | undefined> {
-  const { version } = await readServerFacts(session);
-  const labels = (await readTables(session, version)).map(({ schema, name }) => tableLabel(schema, name));
-  return (await readSlaveTables(session)).find(({ schema, name }) => {
-    const label = tableLabel(schema, name);
-    return !labels.includes(label) && [name, label].includes(text);
   });
 }
 
@@ -113,6 +101,22 @@ async function removeSlaveTable(session: ControlSession, { schema, name }: Regis
     schema,
     name,
   ]);
+}
+
+/** Dropped or renamed since, it is registered still. */
+async function tableOrWhatWas(
+  session: ControlSession,
+  text: string,
+): Promise<Pick<CatalogTable, "schema" | "name" | "columns">> {
+  try {
+    return await namedTable(session, await readServerFacts(session), text);
+  } catch (error) {
+    const was = (await readSlaveTables(session)).find(({ schema, name }) =>
+      [name, tableLabel(schema, name)].includes(text),
+    );
+    if (was === undefined) throw error;
+    return { ...was, columns: [] };
+  }
 }
 
 export async function readSlaveTables(session: ControlSession): Promise<Registration[]> {

@@ -6,6 +6,7 @@ import { dropPipeline } from "../../src/pipeline/drop.ts";
 import { lockKeys } from "../../src/postgres/advisory-lock.ts";
 import { apply, collector, confirm, prepare, prepareFile, registerTables } from "../support/carriers.ts";
 import { type FreshDatabase, freshDatabase, sharedCluster, testMajor } from "../support/clusters.ts";
+import { configFile, done as said, rserv } from "../support/commands.ts";
 import { expectEqualTables } from "../support/compare.ts";
 import { runPipeline, testConfig, testLog } from "../support/pipeline-context.ts";
 import { until } from "../support/wait.ts";
@@ -262,6 +263,25 @@ describe("carrier files", () => {
     expect(await prepare(source.url)).toBeUndefined();
     await source.query("drop table invoice");
     await expect(prepare(source.url)).rejects.toMatchObject({ code: "ERS-505", subject: "public.invoice" });
+  });
+
+  test("a table that was taken out, and is registered again before the next file, comes whole though another target has kept it", async () => {
+    const schema = "create table t (id int primary key, v int);";
+    await onBoth(schema);
+    await using other = await freshDatabase(sharedCluster("target"));
+    await other.query(schema);
+    await source.query("insert into t values (1, 1), (2, 2)");
+    await using file = await configFile(source.url, { [other.name]: other.url }, "capture: trigger\n");
+    await said(file.run("sync"));
+    await registerTables(source.url);
+    await carry();
+    await said(rserv("MasterRemoveTable", source.url, "t"));
+    await source.query("update t set v = 10 where id = 1");
+    await said(file.run("sync"));
+    await rserv("CleanLog", source.url, "1");
+    await said(rserv("MasterAddTable", source.url, "t"));
+    expect(await carry()).toBe(2);
+    await expectEqualTables(source.url, target.url);
   });
 
   test("S28, S36: what the target lacks is named before anything is applied", async () => {

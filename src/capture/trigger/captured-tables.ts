@@ -14,6 +14,7 @@ import {
   createTriggers,
   definitionOf,
   dropCapture,
+  dropFunctions,
   type KeyColumn,
   logKey,
   logName,
@@ -93,9 +94,10 @@ export async function captureTables(
     return { triggers: there, tables: registered };
   });
   const captured: CapturedTable[] = [];
-  for (const { wish, spec, known } of tables) {
+  for (const { wish, spec, known, widened } of tables) {
     for (const relation of untriggered(triggers, spec.id, wish.relations))
-      await installTriggers(session, spec.id, relation);
+      await behindWriters(session, relation, createTriggers(spec.id, relation));
+    if (widened) await recordWhole(session, spec, wish.relations);
     const joined =
       known === undefined ? [] : wish.relations.filter(({ oid }) => !known.relations.includes(oid));
     const { id, key } = spec;
@@ -115,6 +117,8 @@ interface Registered {
   readonly wish: TableToCapture;
   readonly spec: CaptureSpec;
   readonly known: Known | undefined;
+  /** It was recorded by column, and is to be recorded whole. */
+  readonly widened: boolean;
 }
 
 /** Log and functions, which lock nothing of the user's. */
@@ -132,13 +136,31 @@ async function register(
   const columns = wish.columns === undefined ? (known?.columns ?? null) : wish.columns;
   const registered = wish.registered === true || known?.registered === true;
   const id = known?.id ?? (await nextId(session));
-  const spec = { id, key: attributes.map(({ column }) => column), columns };
+  const widened = known !== undefined && known.columns !== null && columns === null;
+  // Without one of its columns the function would fail, and the user's statement with it.
+  const isThere = columns?.every((name) => table.columns.some((column) => column.name === name));
+  const spec = {
+    id,
+    key: attributes.map(({ column }) => column),
+    columns: isThere === true ? columns : null,
+  };
   const definition = definitionOf(spec);
   const log = createLog(spec);
   if (known === undefined && log !== undefined) await session.query(log);
-  if (known?.definition !== definition) await session.query(createFunctions(spec));
+  if (known?.definition !== definition && !widened) await session.query(createFunctions(spec));
   const { schema, name } = table;
-  const now = { id, schema, name, key, attributes: numbers, columns, registered, definition };
+  // One that is widened stays on record as it was until all its rows are recorded.
+  const as = widened ? known : { columns, definition };
+  const now = {
+    id,
+    schema,
+    name,
+    key,
+    attributes: numbers,
+    columns: as.columns,
+    registered,
+    definition: as.definition,
+  };
   const before = known === undefined ? undefined : { ...known, relations: undefined };
   // With thousands of tables a write for each would take long.
   if (!isDeepStrictEqual({ ...now, relations: undefined }, before))
@@ -154,13 +176,13 @@ async function register(
         name,
         key,
         numbers,
-        columns,
+        as.columns,
         registered,
-        definition,
+        as.definition,
         relations.map(({ oid }) => oid),
       ],
     );
-  return { wish, spec, known };
+  return { wish, spec, known, widened };
 }
 
 /** What is known of a table, unless somebody has taken triggers of it away. */
@@ -268,13 +290,31 @@ function untriggered(triggers: Triggers, id: number, relations: readonly Relatio
   );
 }
 
+/**
+ * From column mode to all columns. A transaction that the old function has seen may still be in progress: without its end its rows would
+ * be read as they were, and be recorded by nobody. Before the end of this the table counts as by column: whoever is stopped does it again.
+ */
+async function recordWhole(
+  session: ControlSession,
+  spec: CaptureSpec,
+  relations: readonly Relation[],
+): Promise<void> {
+  const { id } = spec;
+  const [table] = relations as readonly [Relation];
+  const triggers = relations.map((relation) => createTriggers(id, relation));
+  await behindWriters(session, table, [dropFunctions(id), createFunctions(spec), ...triggers].join("; "));
+  await recordAllRows(session, spec, table);
+  await session.query("update erserver.captured_table set columns = null, definition = $2 where id = $1", [
+    id,
+    definitionOf(spec),
+  ]);
+}
+
 /** Waits for the table's writers, a little at a time: whoever wants to write meanwhile waits behind us. */
-async function installTriggers(session: ControlSession, id: number, relation: Relation): Promise<void> {
+async function behindWriters(session: ControlSession, relation: Relation, sql: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await session.query(
-        `begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}; ${createTriggers(id, relation)}; commit`,
-      );
+      await session.query(`begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}; ${sql}; commit`);
       return;
     } catch (error) {
       await session.query("rollback").catch(() => {});
@@ -326,6 +366,11 @@ export async function unregisterTable(session: ControlSession, id: number): Prom
   await session.query("update erserver.captured_table set registered = false where id = $1", [id]);
   await session.query(
     "update erserver.consumer set tables = pg_catalog.array_remove(tables, $1) where registered_only and $1 = any (tables)",
+    [id],
+  );
+  // Wanted again it comes whole.
+  await session.query(
+    "update erserver.prepared_sync set tables = pg_catalog.array_remove(tables, $1) where $1 = any (tables)",
     [id],
   );
 }

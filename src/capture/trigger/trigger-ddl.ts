@@ -156,9 +156,10 @@ function sameRow({ key, columns }: CaptureSpec): string {
   const keys = key.map(
     (column) => `${keyValue("n", column)} ${equalityOperator(column)} ${keyValue("o", column)}`,
   );
-  // Byte for byte, NULLs too: there are types without an operator for equality.
+  // Byte for byte, NULLs too: there are types without an operator for equality, and keys that are equal and look different.
+  const names = [...new Set([...key.map(({ name }) => name), ...(columns ?? [])])];
   const image = (rows: string): string =>
-    `row(${(columns ?? []).map((name) => `${rows}.${quoteIdent(name)}`).join(", ")})`;
+    `row(${names.map((name) => `${rows}.${quoteIdent(name)}`).join(", ")})`;
   return [...keys, `pg_catalog.record_image_eq(${image("n")}, ${image("o")})`].join(" and ");
 }
 
@@ -187,10 +188,14 @@ export function createTriggers(
 
 /** Removes log and functions, and with them the triggers. */
 export function dropCapture(id: number): string {
-  return [
-    ...FUNCTION_NAMES.map((name) => `drop function if exists ${functionName(id, name)}() cascade`),
-    `drop table if exists ${logName(id)}`,
-  ].join("; ");
+  return `${dropFunctions(id)}; drop table if exists ${logName(id)}`;
+}
+
+/** With the triggers, for which it waits for the tables' writers. */
+export function dropFunctions(id: number): string {
+  return FUNCTION_NAMES.map((name) => `drop function if exists ${functionName(id, name)}() cascade`).join(
+    "; ",
+  );
 }
 
 /** Changes when functions or log are to be made otherwise. */

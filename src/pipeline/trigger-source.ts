@@ -10,6 +10,7 @@ import {
   captureExists,
   confirm,
   type Consumer,
+  continues,
   readConsumer,
   registerConsumer,
 } from "../capture/trigger/consumers.ts";
@@ -112,6 +113,7 @@ function requireRecorded(
 ): void {
   if (progress === undefined || followed.length === 0) return;
   if (consumer === undefined) throw forgotten(slot);
+  if (progress.snapshot !== undefined && !continues(consumer, progress.snapshot)) throw setBack(slot);
   const recorded = new Set(captured.filter(({ id }) => consumer.tables.includes(id)).map(({ oid }) => oid));
   const missed = followed.filter(({ source }) => !recorded.has(source.oid));
   if (missed.length > 0) throw tablesReplaced(missed, selection);
@@ -129,6 +131,17 @@ function forgotten(slot: string): ErserverError {
   return new ErserverError(
     "ERS-503",
     `the source has forgotten target "${slot}" and what has changed since`,
+    {
+      subject: slot,
+      remedy: "Start over for this target: erserver drop, empty its tables, erserver run.",
+    },
+  );
+}
+
+function setBack(slot: string): ErserverError {
+  return new ErserverError(
+    "ERS-503",
+    `the source does not have what has changed since the state that target "${slot}" shows: one of the two was set back to an older state`,
     {
       subject: slot,
       remedy: "Start over for this target: erserver drop, empty its tables, erserver run.",

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { readRegisteredTables, type RegisteredTable } from "../capture/trigger/captured-tables.ts";
-import { readConsumer } from "../capture/trigger/consumers.ts";
+import { continues, forgetConsumer, readConsumer } from "../capture/trigger/consumers.ts";
 import type { Lsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { describeConninfo } from "../config/conninfo.ts";
@@ -9,14 +9,13 @@ import { exactTable } from "../config/table-pattern.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import type { Logger } from "../observability/log.ts";
 import { Pipeline, type PipelineStatus } from "../pipeline/pipeline.ts";
-import { isServed } from "../pipeline/sides.ts";
 import { syncTarget } from "../pipeline/sync.ts";
-import { inOneDatabase } from "../postgres/advisory-lock.ts";
+import { inOneDatabase, tryLock } from "../postgres/advisory-lock.ts";
 import { tableKey, tableLabel, tableLabels } from "../postgres/catalog.ts";
 import type { ControlSession } from "../postgres/connect.ts";
 import { readSourceFacts, type SourceFacts } from "../postgres/server-facts.ts";
 import { slotNameFor } from "../quote/slot-name.ts";
-import { PipelineStore } from "../store/pipeline-store.ts";
+import { isOf, PipelineStore } from "../store/pipeline-store.ts";
 import { type Database, inDatabase, requireMaster, requireSlave } from "./database.ts";
 import { compareRegistrations, type Registration } from "./registration.ts";
 import { readSlaveTables } from "./slave.ts";
@@ -110,8 +109,9 @@ async function knownName(
 }
 
 /**
- * After MasterDrop, or MasterRemoveTable, and another registration nobody knows what has changed in between: the tables count as not
- * copied, so that the next sync makes them equal. A slave that somebody serves is left alone.
+ * After MasterDrop, or MasterRemoveTable, and another registration nobody knows what has changed in between, nor when one side was set
+ * back to an older state: the tables count as not copied, so that the next sync makes them equal. A slave that somebody serves is left
+ * alone, and so is a target of `erserver` or of carrier files that has the name.
  */
 async function forgetUnrecorded({
   source,
@@ -125,10 +125,19 @@ async function forgetUnrecorded({
   readonly registered: readonly RegisteredTable[];
 }): Promise<void> {
   const store = new PipelineStore(target, name);
-  if ((await store.registration()) === undefined || (await isServed(target, name))) return;
+  // Kept until the session ends: nobody begins meanwhile.
+  if (!(await tryLock(target, "apply", name))) return;
+  const known = await store.registration();
+  if (known?.registeredOnly !== true || known.carrier !== undefined) return;
+  const shown = (await store.progress())?.snapshot;
   const consumer = await readConsumer(source, slotNameFor(name));
   if (consumer === undefined) await store.unregister();
-  else await store.forgetTables(registered.filter(({ id }) => !consumer.tables.includes(id)));
+  else if (!isOf(known, await readSourceFacts(source))) return;
+  else if (shown !== undefined && !continues(consumer, shown)) {
+    // In this order: whoever is stopped in between does the rest the next time.
+    await forgetConsumer(source, slotNameFor(name));
+    await store.unregister();
+  } else await store.forgetTables(registered.filter(({ id }) => !consumer.tables.includes(id)));
 }
 
 /** Of the database and what tells it from its namesakes elsewhere. */

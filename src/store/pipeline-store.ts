@@ -30,6 +30,8 @@ export interface Registration {
   readonly capture: CaptureKind;
   /** Where changes come by files: what the source and this target know each other by. */
   readonly carrier: string | undefined;
+  /** Of `Replicate`: what it wants is what is registered. */
+  readonly registeredOnly: boolean;
   readonly sourceSystem: string;
   readonly sourceDatabase: string;
   readonly slot: string;
@@ -108,7 +110,8 @@ export class PipelineStore {
     const [row] = await this.#session.query(
       `select source_system, source_database, slot, state, extract(epoch from state_since)::float8::text as since, error::text as error, desired,
          extract(epoch from pg_catalog.clock_timestamp() - seen_at)::float8::text as silent, extract(epoch from behind_since)::float8::text as behind,
-         coalesce(pg_catalog.to_json(p) ->> 'capture', 'wal') as capture, pg_catalog.to_json(p) ->> 'carrier' as carrier
+         coalesce(pg_catalog.to_json(p) ->> 'capture', 'wal') as capture, pg_catalog.to_json(p) ->> 'carrier' as carrier,
+         pg_catalog.to_json(p) ->> 'registered_only' as registered_only
        from erserver.pipeline as p where name = $1`,
       [this.#name],
     );
@@ -117,6 +120,7 @@ export class PipelineStore {
       // Before their migrations the table has no such columns.
       capture: row["capture"] as CaptureKind,
       carrier: row["carrier"] ?? undefined,
+      registeredOnly: row["registered_only"] === "true",
       sourceSystem: row["source_system"] ?? "",
       sourceDatabase: row["source_database"] ?? "",
       slot: row["slot"] ?? "",
@@ -356,17 +360,18 @@ export async function dropSchemaIfUnused(session: ControlSession): Promise<boole
   return true;
 }
 
+/** Whether it was registered with this source. */
+export function isOf({ sourceSystem, sourceDatabase }: Registration, source: SourceIdentity): boolean {
+  return sourceSystem === source.systemIdentifier && sourceDatabase === source.database;
+}
+
 /** Throws ERS-410 when the source is not the one that was registered: its slots and publications are not ours. */
 export function requireSameSource(
   registration: Registration,
   source: SourceIdentity,
   pipeline: string,
 ): void {
-  if (
-    registration.sourceSystem === source.systemIdentifier &&
-    registration.sourceDatabase === source.database
-  )
-    return;
+  if (isOf(registration, source)) return;
   throw new ErserverError(
     "ERS-410",
     `target ${pipeline} was filled from database "${registration.sourceDatabase}" of cluster ${registration.sourceSystem}; ` +

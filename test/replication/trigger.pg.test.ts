@@ -171,6 +171,22 @@ describe("replication by triggers", () => {
     await expect(replication.running.finished).rejects.toMatchObject({ code: "ERS-503" });
   });
 
+  test("a target that was set back to an older state is told, and does not go on without what lies between", async () => {
+    await using source = await freshDatabase(sharedCluster("source"));
+    await using target = await freshDatabase(sharedCluster("target"));
+    for (const side of [source, target]) await side.query("create table t (id int primary key)");
+    const config = testConfig(source.url, { [source.name]: target.url }, TRIGGERS);
+    const options = { config, target: config.targets[0]!, log: testLog(), signal };
+    await syncTarget(options);
+    const [shown] = await target.query("select lsn, snapshot from erserver.progress");
+    await source.query("insert into t values (1)");
+    await syncTarget(options);
+    // As a backup of the target has it.
+    await target.query("update erserver.progress set lsn = $1, snapshot = $2", Object.values(shown!));
+    await target.query("truncate t");
+    await expect(syncTarget(options)).rejects.toMatchObject({ code: "ERS-503" });
+  });
+
   test("T11: what a dump has brought along is forgotten, and the tables are recorded anew", async () => {
     await using replication = await startReplication({
       schema: "create table t (id int primary key, v int)",

@@ -1,6 +1,6 @@
 import type { Lsn } from "../../change/lsn.ts";
 import type { ControlSession } from "../../postgres/connect.ts";
-import { notSeenBy, type XidSnapshot } from "./snapshot.ts";
+import { notSeenBy, parseSnapshot, parseTargetSnapshot, seesAllOf, type XidSnapshot } from "./snapshot.ts";
 
 /** A target, as the source knows it. */
 export interface Consumer {
@@ -8,6 +8,10 @@ export interface Consumer {
   readonly tables: readonly number[];
   /** Of a target that files are carried to: see prepared-syncs.ts. */
   readonly carrier: string | undefined;
+  /** All that it sees the source may have forgotten. */
+  readonly confirmed: XidSnapshot;
+  /** What the source showed when this was read. */
+  readonly now: XidSnapshot;
 }
 
 /** Whether the source has anything of trigger capture. */
@@ -20,7 +24,8 @@ export async function captureExists(session: ControlSession): Promise<boolean> {
 export async function readConsumer(session: ControlSession, pipeline: string): Promise<Consumer | undefined> {
   if (!(await captureExists(session))) return undefined;
   const [row] = await session.query(
-    `select pg_catalog.to_json(tables)::text as tables, pg_catalog.to_json(c) ->> 'carrier' as carrier from erserver.consumer as c where pipeline = $1
+    `select pg_catalog.to_json(tables)::text as tables, pg_catalog.to_json(c) ->> 'carrier' as carrier, snapshot::text as confirmed,
+       pg_catalog.txid_current_snapshot()::text as now from erserver.consumer as c where pipeline = $1
        and exists (select from erserver.capture_origin as o join pg_catalog.pg_control_system() as s on s.system_identifier::text = o.system
          join pg_catalog.pg_database as d on d.oid = o.database and d.datname = pg_catalog.current_database())`,
     [pipeline],
@@ -30,7 +35,18 @@ export async function readConsumer(session: ControlSession, pipeline: string): P
     tables: JSON.parse(row["tables"] ?? "[]") as number[],
     // Before its migration the table has no such column.
     carrier: row["carrier"] ?? undefined,
+    confirmed: parseSnapshot(row["confirmed"] ?? ""),
+    now: parseSnapshot(row["now"] ?? ""),
   };
+}
+
+/**
+ * Whether the source has all that has changed since the state that a target shows, by the target's record, which was read before. When one
+ * of the two was set back to an older state, it has not.
+ */
+export function continues({ confirmed, now }: Consumer, shown: string): boolean {
+  const { base } = parseTargetSnapshot(shown);
+  return seesAllOf(base, confirmed) && seesAllOf(now, base);
 }
 
 /** What a target wants. */

@@ -35,6 +35,8 @@ export async function done(saying: Promise<Said>): Promise<string> {
 /** A command that goes on until it is stopped. */
 export interface Going extends AsyncDisposable {
   readonly terminal: RecordingTerminal;
+  /** The exit code. */
+  readonly finished: Promise<number>;
   /** Asks it to end, as a signal does; resolves with the exit code. */
   stop(): Promise<number>;
 }
@@ -49,11 +51,17 @@ function going(...args: readonly string[]): Going {
   };
   return {
     terminal,
+    finished,
     stop,
     [Symbol.asyncDispose]: async () => {
       await stop();
     },
   };
+}
+
+/** One of the old commands, that goes on. */
+export function startRserv(...args: readonly string[]): Going {
+  return going("rserv", ...args);
 }
 
 export interface ConfigFile extends AsyncDisposable {

@@ -123,6 +123,11 @@ test("S39: --user, --host and --port are for both sides and --master… and --sl
     expect(errors).toMatch(/^ERS-106 /);
     expect(errors).not.toContain("hunter2");
   }
+  for (const whole of ["postgres://u:hunter#2@127.0.0.1:1/x", "host=127.0.0.1 port='1'password=hunter2"]) {
+    const { exit, errors } = await rserv("MasterInit", whole);
+    expect({ exit, errors }).toEqual({ exit: 2, errors: expect.stringMatching(/^ERS-106 .* password/) });
+    expect(errors).not.toContain("hunter");
+  }
 });
 
 test("S40: every outcome prints one message, of success or of error, and the exit code is 0 only when it was applied", async () => {

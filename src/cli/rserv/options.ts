@@ -53,7 +53,7 @@ export function withCommon(command: Command, roles: readonly Role[]): Command {
 }
 
 /** In a URL or a `keyword=value` string. */
-const HOLDS_PASSWORD = /^\w+:\/\/[^/?#@]*:[^/?#]*@|(?:^|[\s?&])(?:ssl)?password\s*=/;
+const HOLDS_PASSWORD = /^\w+:\/\/[^/?@]*:[^/?]*@|(?:^|[\s?&'])(?:ssl)?password\s*=/;
 
 function refusePassword(): never {
   // Commander's own error would repeat it.

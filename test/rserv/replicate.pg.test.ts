@@ -114,3 +114,18 @@ test("Replicate --continuous ends when its table is taken out, though another ta
   expect(going.terminal.errors).toContain("ERS-503");
   await pair.expectEqual();
 });
+
+test("MasterAddTable of a table that a long transaction writes to says what to do, and works when that has ended", async () => {
+  await using pair = await masterAndSlave({ schema: SCHEMA, rows: ROWS, tables: [] });
+  const long = await pair.master.connect();
+  await long.query("begin; update a set v = 5");
+  const { exit, errors } = await rserv("MasterAddTable", pair.master.url, "a");
+  expect({ exit, errors }).toEqual({
+    exit: 5,
+    errors: expect.stringContaining("then run the command again"),
+  });
+  await long.query("commit");
+  await done(rserv("MasterAddTable", pair.master.url, "a"));
+  await done(rserv("SlaveAddTable", pair.slave.url, "a"));
+  await pair.expectEqual();
+});

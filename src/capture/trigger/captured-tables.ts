@@ -320,7 +320,8 @@ async function behindWriters(session: ControlSession, relation: Relation, sql: s
       await session.query("rollback").catch(() => {});
       const state = sqlStateOf((error as Error).cause ?? error);
       if (state === SQLSTATE.insufficientPrivilege) throw mayNotTrigger(relation, error as Error);
-      if (state !== SQLSTATE.lockNotAvailable || attempt === LOCK_ATTEMPTS) throw error;
+      if (state !== SQLSTATE.lockNotAvailable) throw error;
+      if (attempt === LOCK_ATTEMPTS) throw writtenTo(relation, error as Error);
       await sleep(LOCK_PAUSE_MS);
     }
   }
@@ -467,6 +468,20 @@ export async function recordAllRows(
   await session.query(
     `insert into ${logName(id)} (xid, ${logKey(key).join(", ")}, delta)
      select pg_catalog.txid_current(), ${key.map(({ name }) => quoteIdent(name)).join(", ")}, 0 from ${quoteQualified(relation.schema, relation.name)}`,
+  );
+}
+
+/** A replicator tries again by itself, a command does not. */
+function writtenTo({ schema, name }: Relation, cause: Error): ErserverError {
+  const label = tableLabel(schema, name);
+  return new ErserverError(
+    "ERS-705",
+    `triggers cannot be made on ${label} while transactions that write to it are in progress`,
+    {
+      subject: label,
+      remedy: `Wait until they have ended (pg_stat_activity and pg_locks show them), then run the command again; a replicator that runs goes on by itself.`,
+      cause,
+    },
   );
 }
 

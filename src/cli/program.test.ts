@@ -60,7 +60,7 @@ test("S46: the old commands are all there, each is an executable too", () => {
   expect(readdirSync(executables).toSorted()).toEqual(old.toSorted());
   for (const name of old)
     expect(readFileSync(new URL(name, executables), "utf8")).toContain(
-      `/dist/cli/main.js" rserv ${name} "$@"`,
+      `exec node "$main" rserv ${name} "$@"`,
     );
 });
 
@@ -89,6 +89,7 @@ test("--version prints the package's version alone", async () => {
 describe("a wrong command line is refused with exit code 2, one message and the way to the help:", () => {
   test.each([
     [["rnu"], "unknown command 'rnu' (Did you mean run?)", "erserver --help"],
+    [["MasterInit"], "unknown command 'MasterInit' (Did you mean rserv MasterInit?)", "erserver --help"],
     [["--jsn"], "unknown option '--jsn'", "erserver --help"],
     [["status", "--jsno"], "unknown option '--jsno' (Did you mean --json?)", "erserver status --help"],
     [

@@ -82,7 +82,12 @@ function usageError({ code, message }: CommanderError, command: Command): Erserv
           // The value of an option that is misspelt may be a secret.
           .replace(/^(unknown option '[^'=]*)=.*'/s, "$1'")
           .replaceAll("\n", " ");
-  return new ErserverError("ERS-106", text, { remedy: `Run "${name} --help" to see what it takes.` });
+  // By its old name, without the word in front.
+  const old = command.commands
+    .find((one) => one.name() === "rserv")
+    ?.commands.find((one) => text === `unknown command '${one.name()}'`);
+  const hint = old === undefined ? "" : ` (Did you mean rserv ${old.name()}?)`;
+  return new ErserverError("ERS-106", text + hint, { remedy: `Run "${name} --help" to see what it takes.` });
 }
 /** As it is called: `erserver rserv MasterInit`. */
 function fullName(command: Command): string {

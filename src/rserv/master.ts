@@ -171,18 +171,30 @@ export async function masterDrop(master: Database): Promise<{ tables: number } |
   });
 }
 
-/** Forgets a slave that is not to come back: what was kept for it is kept no longer. False when the master does not know it. */
-export async function masterForget(master: Database, slave: string): Promise<boolean> {
+/** Forgets a slave that is not to come back: what was kept for it is kept no longer. `others` are the other ones that the master knows. */
+export async function masterForget(
+  master: Database,
+  slave: string,
+): Promise<{ readonly known: boolean; readonly others: readonly string[] }> {
   return inDatabase(master, "source", async (session) => {
     await requireMaster(session, master);
     const consumer = slotNameFor(slave);
-    if ((await readConsumer(session, consumer)) === undefined) return false;
-    const others = await otherConsumers(session);
-    if (others.includes(slave)) throw stillWanted([slave], describeConninfo(master.conninfo));
+    const names = await consumerNames(session);
+    const others = names.filter((name) => name !== slave);
+    if ((await readConsumer(session, consumer)) === undefined) return { known: false, others };
+    if ((await otherConsumers(session)).includes(slave))
+      throw stillWanted([slave], describeConninfo(master.conninfo));
     await forgetConsumer(session, consumer);
     await new LogCleaner(session).clean((await readRegisteredTables(session)).map(({ id }) => id));
-    return true;
+    return { known: true, others };
   });
+}
+
+async function consumerNames(session: ControlSession): Promise<string[]> {
+  const rows = await session.query<{ name: string }>(
+    "select coalesce(name, pipeline) as name from erserver.consumer order by 1",
+  );
+  return rows.map(({ name }) => name);
 }
 
 function columnWithoutKey(label: string): ErserverError {

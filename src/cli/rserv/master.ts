@@ -90,11 +90,12 @@ export function masterCommands(terminal: Terminal): Command[] {
         const master = await databaseOf(masterdb, options, terminal);
         const { database } = master.conninfo;
         if (options.slave !== undefined) {
-          const known = await masterForget(master, options.slave);
+          const { known, others } = await masterForget(master, options.slave);
+          const rest = others.length === 0 ? "there is no other" : `there are ${others.join(", ")}`;
           say(
             terminal,
             options,
-            `MasterDrop: ${known ? `slave ${options.slave} is forgotten` : `there is no slave ${options.slave}`}`,
+            `MasterDrop: ${known ? `slave ${options.slave} is forgotten` : `there is no slave ${options.slave}; ${rest}`}`,
           );
           return;
         }

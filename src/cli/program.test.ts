@@ -78,6 +78,20 @@ test("T16: a password on the command line is refused, and not repeated", async (
   expect(errors).not.toContain("geheim");
 });
 
+test.each([
+  "postgres://pma:geheim@h/booktown",
+  "postgres://pma:a#geheim@h/booktown",
+  "postgres://pma@h/booktown?pass%77ord=geheim",
+  "dbname=booktown password = geheim",
+  "user='x'password=geheim",
+  "dbname=booktown sslpassword=geheim",
+  "mysql://pma:geheim@h/booktown",
+])("T16: nor one in a connection string: %s", async (database) => {
+  const { exit, output, errors } = await call("rserv", "MasterInit", database);
+  expect({ exit, output }).toEqual({ exit: 2, output: "" });
+  expect(errors).not.toContain("geheim");
+});
+
 test("--version prints the package's version alone", async () => {
   expect(await call("--version")).toMatchObject({
     exit: 0,

@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { type Conninfo, describeConninfo, parseConninfo } from "../../config/conninfo.ts";
+import { splitConninfo } from "../../config/conninfo-text.ts";
 import { systemEnvironment } from "../../config/environment.ts";
 import { Secret } from "../../config/secrets.ts";
 import { ErserverError } from "../../errors/erserver-error.ts";
@@ -52,8 +53,12 @@ export function withCommon(command: Command, roles: readonly Role[]): Command {
     .addOption(new Option("--debug", "say everything").hideHelp());
 }
 
-/** In a URL or a `keyword=value` string. */
+/** In what looks like a URL or a `keyword=value` string, also where it is none. */
 const HOLDS_PASSWORD = /^\w+:\/\/[^/?@]*:[^/?]*@|(?:^|[\s?&'])(?:ssl)?password\s*=/;
+
+function isPassword([keyword]: readonly [string, string]): boolean {
+  return keyword === "password" || keyword === "sslpassword";
+}
 
 function refusePassword(): never {
   // Commander's own error would repeat it.
@@ -95,8 +100,8 @@ export async function databaseOf(
     throw new ErserverError("ERS-106", "the name of the database is empty", {
       remedy: "Name the database; a shell variable in its place is not set.",
     });
-  if (HOLDS_PASSWORD.test(name)) refusePassword();
   const isWhole = /^postgres(?:ql)?:\/\/|=/.test(name);
+  if (HOLDS_PASSWORD.test(name) || (isWhole && splitConninfo(name).some(isPassword))) refusePassword();
   if (isWhole && Object.keys(settings).length > 0)
     throw new ErserverError(
       "ERS-106",

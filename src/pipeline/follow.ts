@@ -45,8 +45,11 @@ const LONG_TRIP_MS = 1;
 /** While commits wait to be flushed the target is asked this often; the WAL writer flushes every 200 ms. */
 const FLUSH_POLL_MS = 100;
 
-/** The target's position follows an idle source at most this often: each time is a small transaction. */
-const IDLE_ADVANCE_MS = 5_000;
+/**
+ * The target's position follows an idle source at most this often: each time is a small transaction. With trigger capture nothing else tells
+ * whoever waits for the target where it is.
+ */
+const IDLE_ADVANCE_MS = { wal: 5_000, trigger: 1_000 };
 
 /** Behind by more than this, with work waiting, is catching up. */
 const CATCHING_UP_MS = 10_000;
@@ -326,7 +329,11 @@ class Flow {
     if (lsn <= this.#appliedLsn) return;
     this.#appliedLsn = lsn;
     this.#parts.options.onApplied({ sourceLsn: lsn, transactions: 0, rows: 0 });
-    if (performance.now() - this.#advancedMs >= IDLE_ADVANCE_MS) await this.#advance(lsn);
+    if (this.#mayAdvance) await this.#advance(lsn);
+  }
+
+  get #mayAdvance(): boolean {
+    return performance.now() - this.#advancedMs >= IDLE_ADVANCE_MS[this.#parts.open.changes.kind];
   }
 
   /** The slot never gets ahead of what the target has on record: that is how a lost or foreign slot is told. */
@@ -344,8 +351,7 @@ class Flow {
     capture.acknowledge(this.#appliedLsn, this.#tracker.durableLsn);
     // The position is a transaction of its own, and would commit the part that is written.
     if (transport.midTransaction) return;
-    if (this.#appliedLsn > applier.progressLsn && performance.now() - this.#advancedMs >= IDLE_ADVANCE_MS)
-      await this.#advance(this.#appliedLsn);
+    if (this.#appliedLsn > applier.progressLsn && this.#mayAdvance) await this.#advance(this.#appliedLsn);
   }
 
   /** Before a clean end: what was committed becomes durable, and the source hears of it. */

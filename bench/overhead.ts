@@ -49,6 +49,7 @@ export const TRIGGER_OVERHEAD: Scenario = {
   run: async ({ pair, follower, size }) => {
     await prepareKeyedPgbench(pair, size(SCALE));
     await measure(pair, size(SECONDS));
+    await onBoth(pair, "TRUNCATE pgbench_history");
     await onBoth(pair, "VACUUM ANALYZE");
     await onBoth(pair, "CHECKPOINT");
     if (follower === undefined) return { tps: await measure(pair, size(SECONDS)) };

@@ -54,9 +54,9 @@ export async function prepareReplication(options: ReplicateOptions): Promise<Rep
       const { both, masterOnly } = compareRegistrations(registered, await readSlaveTables(target));
       if (both.length === 0) throw nothingRegistered(master, slave);
       const only = chosen(both, options.tables);
-      const name =
-        options.name ?? (await knownName(target, await readSourceFacts(source))) ?? (await newName(target));
-      await forgetUnrecorded({ source, target, name, registered });
+      const facts = await readSourceFacts(source);
+      const name = options.name ?? (await knownName(target, facts)) ?? (await newName(target));
+      await forgetUnrecorded({ source, facts, target, name, registered });
       const named = { name, conninfo: slave.conninfo };
       const defaults = defaultConfig("Replicate", master.conninfo, named);
       const config: Config = {
@@ -115,11 +115,13 @@ async function knownName(
  */
 async function forgetUnrecorded({
   source,
+  facts,
   target,
   name,
   registered,
 }: {
   readonly source: ControlSession;
+  readonly facts: SourceFacts;
   readonly target: ControlSession;
   readonly name: string;
   readonly registered: readonly RegisteredTable[];
@@ -132,7 +134,7 @@ async function forgetUnrecorded({
   const shown = (await store.progress())?.snapshot;
   const consumer = await readConsumer(source, slotNameFor(name));
   if (consumer === undefined) await store.unregister();
-  else if (!isOf(known, await readSourceFacts(source))) return;
+  else if (!isOf(known, facts)) return;
   else if (shown !== undefined && !continues(consumer, shown)) {
     // In this order: whoever is stopped in between does the rest the next time.
     await forgetConsumer(source, slotNameFor(name));

@@ -2,6 +2,7 @@ import { forgetConsumer } from "../capture/trigger/consumers.ts";
 import { type Overdue, readOverdue } from "../capture/trigger/log-budget.ts";
 import type { Config } from "../config/config.ts";
 import type { ControlSession } from "../postgres/connect.ts";
+import type { PipelineContext } from "./context.ts";
 import type { Problem } from "./limits.ts";
 
 /** How often it is looked at, in milliseconds. */
@@ -19,6 +20,15 @@ export async function enforceLogBudget(
   if (captureLog.exceeded === "forget")
     for (const { pipeline } of overdue) await forgetConsumer(source, pipeline);
   return overdue.map((one) => budgetProblem(one, captureLog.exceeded));
+}
+
+/** As `enforceLogBudget`; what is to be said goes to the log. */
+export async function watchLogBudget(
+  source: ControlSession,
+  { config, log }: Pick<PipelineContext, "config" | "log">,
+): Promise<void> {
+  for (const { message, code, remedy } of await enforceLogBudget(source, config))
+    log.warn(message, { code, remedy });
 }
 
 export function budgetProblem({ name, what }: Overdue, exceeded: Config["captureLog"]["exceeded"]): Problem {

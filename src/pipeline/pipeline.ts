@@ -13,7 +13,7 @@ import { firstCopy, type WhenOccupied } from "./first-copy.ts";
 import { follow } from "./follow.ts";
 import type { Problem } from "./limits.ts";
 import { contextOf, type PipelineContext } from "./context.ts";
-import { BUDGET_CHECK_MS, enforceLogBudget } from "./log-budget.ts";
+import { BUDGET_CHECK_MS, watchLogBudget } from "./log-budget.ts";
 import { connectPrimary } from "./sides.ts";
 import { openPipeline, type OpenPipeline } from "./open-pipeline.ts";
 
@@ -192,13 +192,12 @@ export class Pipeline {
 
   /** Whatever is kept for a target that stays away is kept on the source. */
   #watchLog(): void {
-    const { config, log } = this.#context;
-    if (config.capture === "wal" || performance.now() - this.#budgetMs < BUDGET_CHECK_MS) return;
+    if (this.#context.config.capture === "wal" || performance.now() - this.#budgetMs < BUDGET_CHECK_MS)
+      return;
     this.#budgetMs = performance.now();
     const check = async (): Promise<void> => {
       await using source = await connectPrimary(this.#context, "source");
-      for (const { message, code, remedy } of await enforceLogBudget(source, config))
-        log.warn(message, { code, remedy });
+      await watchLogBudget(source, this.#context);
     };
     // A source that is away is told otherwise.
     check().catch(() => {});

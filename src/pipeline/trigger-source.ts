@@ -33,7 +33,7 @@ import { migrate, requireMayMigrate } from "../store/migrate.ts";
 import type { Capture, CaptureStart, ChangeSource, HeldSnapshot } from "./change-source.ts";
 import { sessionOptions } from "./context.ts";
 import { columnModeProblem, readColumnMode } from "./column-mode.ts";
-import { BUDGET_CHECK_MS, enforceLogBudget } from "./log-budget.ts";
+import { BUDGET_CHECK_MS, watchLogBudget } from "./log-budget.ts";
 import type { PreparedSource, SourceInput } from "./source-input.ts";
 import { requireSameTables, tablesReplaced } from "./table-states.ts";
 import { followedTable, TableShapes, tablesToCapture } from "./trigger-tables.ts";
@@ -79,13 +79,10 @@ export async function prepareTriggers(input: SourceInput): Promise<PreparedSourc
           ...migrated.map((name) => `schema erserver on the source: ${name}`),
           ...(fresh === 0 ? [] : [`triggers on ${plural(fresh, "table")} of the source`]),
         ],
-        problems: [
-          // Whoever has registered a table by column has been told then.
-          ...(context.config.tables.registeredOnly
-            ? []
-            : (await readColumnMode(source, selection)).map(columnModeProblem)),
-          ...(await enforceLogBudget(source, context.config)),
-        ],
+        // Whoever has registered a table by column has been told then.
+        problems: context.config.tables.registeredOnly
+          ? []
+          : (await readColumnMode(source, selection)).map(columnModeProblem),
       };
     },
   };
@@ -157,7 +154,8 @@ class TriggerSource implements ChangeSource {
   readonly #shapes: TableShapes;
   readonly #constraints: Constraints;
   #confirmedMs = Number.NEGATIVE_INFINITY;
-  #budgetMs = performance.now();
+  /** Not before the source has heard of this target: one that is just back has been silent for long. */
+  #budgetMs = Number.NEGATIVE_INFINITY;
   #unconfirmed: DurableSync | undefined;
   #confirming: Promise<void> = Promise.resolve();
 
@@ -276,8 +274,7 @@ class TriggerSource implements ChangeSource {
     await confirm(source, slot, snapshot, lsn);
     if (performance.now() - this.#budgetMs >= BUDGET_CHECK_MS) {
       this.#budgetMs = performance.now();
-      for (const { message, code, remedy } of await enforceLogBudget(source, context.config))
-        context.log.warn(message, { code, remedy });
+      await watchLogBudget(source, context);
     }
     await this.#cleaner.clean(this.#captured.map(({ id }) => id));
   }

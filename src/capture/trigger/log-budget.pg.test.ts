@@ -51,3 +51,20 @@ test("who misses nothing may be silent for as long as it likes", async () => {
   await using session = await connectControl(config.source, { applicationName: "test", timeoutMs: 30_000 });
   expect(await enforceLogBudget(session, config)).toEqual([]);
 });
+
+test("T10: a target that is back before anybody has given it up is not given up by its own replicator", async () => {
+  await using replication = await startReplication({
+    schema: "create table t (id int primary key)",
+    config: "capture: trigger\ncapture_log: { age: 1h, exceeded: forget }",
+  });
+  const { source } = replication;
+  await replication.expectEqual();
+  await replication.running.stop();
+  await source.query(
+    "insert into t values (1); update erserver.consumer set confirmed_at = now() - interval '2 hours'",
+  );
+  await replication.restart();
+  await replication.expectEqual();
+  await replication.running.stop();
+  expect(await source.query("select from erserver.consumer")).toHaveLength(1);
+});

@@ -44,7 +44,7 @@ export async function readCarrier<Receiver extends CarrierReceiver>(
   { identity, signal }: CarrierReaderOptions,
   receive: (header: CarrierHeader) => Promise<Receiver>,
 ): Promise<ReadCarrier<Receiver>> {
-  const decrypter = identity === undefined ? undefined : decrypterFor(identity);
+  const decrypter = identity === undefined ? undefined : await decrypterFor(identity);
   const giveUp = new AbortController();
   const records = new RecordReader(async (header) => {
     const receiver = await receive(header);

@@ -1,5 +1,5 @@
 import { ReadableStream } from "node:stream/web";
-import { Decrypter, Encrypter } from "age-encryption";
+import type { Decrypter, Encrypter } from "age-encryption";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { damaged, notAKey, wrongIdentity } from "./carrier-errors.ts";
 
@@ -7,7 +7,9 @@ import { damaged, notAKey, wrongIdentity } from "./carrier-errors.ts";
 export const AGE_BEGINS = "age-encryption.org/";
 
 /** @param recipient an age recipient, `age1…`. Throws ERS-607 for anything else. */
-export function encrypterFor(recipient: string): Encrypter {
+export async function encrypterFor(recipient: string): Promise<Encrypter> {
+  // Loaded here: that takes longer than anything else at the start of a command, and few need it.
+  const { Encrypter } = await import("age-encryption");
   const encrypter = new Encrypter();
   try {
     encrypter.addRecipient(recipient.trim());
@@ -18,7 +20,8 @@ export function encrypterFor(recipient: string): Encrypter {
 }
 
 /** @param identity `AGE-SECRET-KEY-1…`, or the text of a file by age-keygen, with comments. Throws ERS-607 for anything else. */
-export function decrypterFor(identity: string): Decrypter {
+export async function decrypterFor(identity: string): Promise<Decrypter> {
+  const { Decrypter } = await import("age-encryption");
   const decrypter = new Decrypter();
   const keys = identity.split("\n").flatMap((line) => (/^\s*(?:#|$)/.test(line) ? [] : [line.trim()]));
   try {

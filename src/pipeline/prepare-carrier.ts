@@ -72,7 +72,7 @@ export async function prepareCarrier(
   options: PrepareCarrierOptions,
   output: Writable,
 ): Promise<PreparedCarrier | undefined> {
-  const encrypter = options.recipient === undefined ? undefined : encrypterFor(options.recipient);
+  const encrypter = options.recipient === undefined ? undefined : await encrypterFor(options.recipient);
   await using session = await openCarrierSource(options);
   const plan = await planFile(options, session);
   options.signal.throwIfAborted();

@@ -47,6 +47,20 @@ describe.runIf(copiesSlots)("the bulk gear", () => {
     );
   });
 
+  test("is left after a bite for the stream when rows are large", async () => {
+    await using replication = await startReplication({ schema: SCHEMA, config: "gear: auto" });
+    await replication.source.query("alter table t alter body set storage external");
+    await replication.caughtUp();
+    await replication.running.stop();
+    for (let id = 1; id <= 500; id++)
+      await replication.source.query(`insert into t values (${id}, repeat(md5('${id}'), 12500))`);
+    await replication.restart();
+    await replication.expectEqual();
+    const states = statesOf(replication);
+    expect(states.lastIndexOf("catching-up")).toBeGreaterThan(states.lastIndexOf("catching-up (bulk)"));
+    expect(states).toContain("catching-up (bulk)");
+  });
+
   test("ends in the middle of large transactions that are still being written", async () => {
     await using replication = await startReplication({
       schema: SCHEMA,

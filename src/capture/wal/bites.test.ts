@@ -19,7 +19,7 @@ describe("bites", () => {
       const next = nextBite(at(here, here, 1000), last);
       if (next === undefined) break;
       sizes.push(next.wal / MB);
-      last = { ...next, data: next.wal };
+      last = { ...next, data: next.wal, message: 100 };
     }
     expect(sizes).toEqual([16, 32, 64, 128, 128, 128, 128, 128, 128, 120]);
   });
@@ -35,8 +35,14 @@ describe("bites", () => {
   });
 
   test("end when hardly anything came of the last: a large transaction, which a stream brings in parts", () => {
-    const last = { wal: 16 * MB, size: 16 * MB, data: 0 };
+    const last = { wal: 16 * MB, size: 16 * MB, data: 0, message: 100 };
     expect(nextBite(at(0, 16, 2000), last)).toBeUndefined();
     expect(nextBite(at(0, 16, 2000), { ...last, data: 2 * MB })).toBeDefined();
+  });
+
+  test("end when messages are large: there are few calls to spare", () => {
+    const last = { wal: 16 * MB, size: 16 * MB, data: 16 * MB, message: 255 };
+    expect(nextBite(at(0, 16, 2000), last)).toBeDefined();
+    expect(nextBite(at(0, 16, 2000), { ...last, message: 256 })).toBeUndefined();
   });
 });

@@ -17,6 +17,12 @@ const MOST_AGAIN = 4;
 /** A bite whose changes are less than this part of its WAL is of no use. */
 const LEAST_SHARE = 1 / 16;
 
+/**
+ * Bytes of a message, on average: what the gear spares is a send() for each, and from here on what it costs, temporary files on the
+ * source among it, is more than that.
+ */
+const LARGE_MESSAGE = 256;
+
 /** Where a slot stands and what there is. */
 export interface SlotPosition {
   /** Decoding begins here, with every bite. */
@@ -33,6 +39,8 @@ export interface Bite {
   readonly wal: number;
   /** Changes that came of it. */
   readonly data: number;
+  /** Bytes of a message, on average. */
+  readonly message: number;
   /** What it was meant to cover, WAL permitting. */
   readonly size: number;
 }
@@ -48,6 +56,7 @@ export function nextBite(at: SlotPosition, last: Bite | undefined): Pick<Bite, "
   if (Number(at.confirmedLsn - at.restartLsn) > MOST_AGAIN * MOST_BITE) return undefined;
   // A large transaction has not ended, or there is little for us.
   if (last !== undefined && last.data < last.wal * LEAST_SHARE) return undefined;
+  if (last !== undefined && last.message >= LARGE_MESSAGE) return undefined;
   const size = last === undefined ? FIRST_BITE : Math.min(last.size * 2, MOST_BITE);
   // No small rest.
   return { size, wal: left < size * 1.5 ? left : size };

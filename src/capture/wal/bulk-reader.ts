@@ -125,16 +125,19 @@ export class BulkReader {
       here = current.reading;
       let ahead: Promise<Pending | undefined> | undefined;
       let data = 0;
+      let messages = 0;
       for (let row = await current.first; row.done !== true; row = await current.rows.next()) {
-        data += this.#decode(row.value);
-        if (data > 0 && ahead === undefined) {
-          ahead = this.#startAhead(current);
+        const decoded = this.#decode(row.value);
+        data += decoded.bytes;
+        messages += decoded.messages;
+        if (messages > 0 && ahead === undefined) {
+          ahead = this.#startAhead(current, data / messages);
           ahead.catch(() => {});
         }
         if (sink.full) await this.#room();
         if (this.#left) return ZERO_LSN;
       }
-      last = { ...current.bite, data };
+      last = { ...current.bite, data, message: data / messages };
       next = await ahead;
       await this.#moveSlot(here.connection);
       if (next === undefined) at = await this.#position(here);
@@ -180,11 +183,11 @@ export class BulkReader {
     return { here: { connection, slot }, at: this.#read(slot, results.at(-1)?.rows[0]) };
   }
 
-  /** Lets the other session begin with the bite behind `current`, whose slot is there already. */
-  async #startAhead(current: Pending): Promise<Pending | undefined> {
+  /** Lets the other session begin with the bite behind `current`, whose slot is there already, and whose messages so far say how large they are. */
+  async #startAhead(current: Pending, message: number): Promise<Pending | undefined> {
     const connection = this.#connections.find((one) => one !== current.reading.connection) as WireConnection;
     const { here, at } = await this.#copySlot(connection, current.reading.slot);
-    return this.#start(here, at, { ...current.bite, data: current.bite.wal });
+    return this.#start(here, at, { ...current.bite, data: current.bite.wal, message });
   }
 
   /** All that commits before it has been delivered. */
@@ -212,18 +215,19 @@ export class BulkReader {
     return wal === 0 ? undefined : { wal, size: wal };
   }
 
-  /** Returns how many bytes of changes there were. */
-  #decode(run: Buffer): number {
+  #decode(run: Buffer): { readonly bytes: number; readonly messages: number } {
     const { decoder } = this.#options;
     let bytes = 0;
+    let messages = 0;
     framePayloads(run, (data, frameStart, end) => {
       const start = data[frameStart] === COPY_SIGNATURE ? frameStart + COPY_HEADER_LENGTH : frameStart;
       // One column, or the trailer.
       if (data.readInt16BE(start) !== 1) return;
       bytes += end - start;
+      messages += 1;
       decoder.decode(data, start + 6, end);
     });
-    return bytes;
+    return { bytes, messages };
   }
 
   /** Waits until the sink has room, or for `leave`. */

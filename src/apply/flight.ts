@@ -8,7 +8,7 @@ import { isPassing } from "../postgres/failures.ts";
 import type { Batch, BatchResult } from "../wire/batch.ts";
 import { type Deferred, deferred } from "../wire/deferred.ts";
 import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
-import { type Folded, fold } from "./fold.ts";
+import { fold, type Step } from "./fold.ts";
 import type { Lane } from "./lane.ts";
 import { FLUSH_BYTES } from "./set-writer.ts";
 import { hasAlwaysIdentity, type TablePlan } from "./table-plan.ts";
@@ -208,7 +208,7 @@ export class Flight {
     // Planned before the first byte is sent.
     await plans.make(group);
     this.#commits = this.#mayCommit();
-    const folded = net ? fold(group, plans.of) : undefined;
+    const steps = net ? fold(group, plans.of) : undefined;
     // Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is open
     // costs the server memory, and a look-up of every row version in all of them. What is in progress is only taken back whole.
     const savepoint = group.inProgress ? [] : sliced ? ["release", "savepoint"] : ["savepoint"];
@@ -221,8 +221,8 @@ export class Flight {
       lane.progress.takeTurn(batch, turn);
       this.#expected.push(-1);
     }
-    if (folded === undefined) await this.#writeChanges();
-    else await this.#writeFolded(folded);
+    if (steps === undefined) await this.#writeChanges();
+    else await this.#writeFolded(steps);
     if (this.#commits && !batch.failed) {
       this.#writeCommit(batch);
       this.#expected.push(1, -1);
@@ -245,7 +245,7 @@ export class Flight {
     }
   }
 
-  async #writeFolded({ steps }: Folded): Promise<void> {
+  async #writeFolded(steps: readonly Step[]): Promise<void> {
     const batch = this.#batch;
     for (const step of steps) {
       if (batch.failed) return;

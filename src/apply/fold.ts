@@ -23,22 +23,15 @@ export type Step =
   | { readonly kind: "net"; readonly tables: readonly NetChanges[] }
   | { readonly kind: "change"; readonly change: Change; readonly transaction: Transaction };
 
-export interface Folded {
-  readonly steps: readonly Step[];
-  /** How many changes are in the net changes. */
-  readonly rows: number;
-}
-
 /**
  * Folds the changes of a group into net changes: of several changes of a row the last one counts, what was inserted and deleted
  * again vanishes, a changed key is a delete and an insert. Undefined when the changes do not fit together, as the source cannot have
  * made them: row by row it will show what is wrong.
  */
-export function fold(group: Group, planOf: (relation: Relation) => TablePlan): Folded | undefined {
+export function fold(group: Group, planOf: (relation: Relation) => TablePlan): readonly Step[] | undefined {
   const steps: Step[] = [];
   let tables = new Map<TablePlan, TableFold>();
   let serial: Step[] = [];
-  let rows = 0;
   let relation: Relation | undefined;
   let table: TableFold | undefined;
   const close = (): void => {
@@ -70,15 +63,13 @@ export function fold(group: Group, planOf: (relation: Relation) => TablePlan): F
       }
       const outcome = table.add(change);
       if (outcome === "contradiction") return undefined;
-      if (outcome === "folded") rows++;
-      else {
-        close();
-        steps.push({ kind: "change", change, transaction });
-      }
+      if (outcome === "folded") continue;
+      close();
+      steps.push({ kind: "change", change, transaction });
     }
   }
   close();
-  return { steps, rows };
+  return steps;
 }
 
 /** What has become of one row. */

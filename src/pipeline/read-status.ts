@@ -5,7 +5,7 @@ import { formatLsn, type Lsn, maxLsn } from "../change/lsn.ts";
 import type { Config, TargetConfig } from "../config/config.ts";
 import { toErserverError } from "../errors/erserver-error.ts";
 import { readTables } from "../postgres/catalog.ts";
-import { applierQuery } from "../postgres/advisory-lock.ts";
+import { lockQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { type CaptureKind, type Selection, selectTables } from "../postgres/selection.ts";
 import { readSlot, readWalSender } from "../postgres/slots.ts";
@@ -205,7 +205,7 @@ async function hearReplicator(
   const { state, stateSince, error, silentSeconds } = registration;
   const [applier] = await control.query(
     `select extract(epoch from pg_catalog.clock_timestamp() - a.backend_start)::float8::text as age
-     from (${applierQuery(name)}) as l left join pg_catalog.pg_stat_activity a on a.pid = l.pid`,
+     from (${lockQuery("apply", name)}) as l left join pg_catalog.pg_stat_activity a on a.pid = l.pid`,
   );
   const lately = silentSeconds * 1000 < 2 * config.timeoutMs + LONGEST_PAUSE_MS;
   if (state === "offline" && lately)

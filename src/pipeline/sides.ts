@@ -1,7 +1,7 @@
 import { parseTargetSnapshot, seesAllOf } from "../capture/trigger/snapshot.ts";
 import { maxLsn, ZERO_LSN } from "../change/lsn.ts";
 import { type Conninfo, describeConninfo } from "../config/conninfo.ts";
-import { applierQuery } from "../postgres/advisory-lock.ts";
+import { lockQuery } from "../postgres/advisory-lock.ts";
 import { connectControl, type ControlSession, type SessionOptions } from "../postgres/connect.ts";
 import { readServerFacts, readSourceFacts, requireUsableServer } from "../postgres/server-facts.ts";
 import { OLDEST_SOURCE_MAJOR, OLDEST_TARGET_MAJOR } from "../postgres/server-version.ts";
@@ -95,7 +95,7 @@ export async function readRegistration(
 
 /** True while some replicator holds the pipeline's lock on the target. */
 export async function isServed(target: ControlSession, name: string): Promise<boolean> {
-  return (await target.query(applierQuery(name))).length > 0;
+  return (await target.query(lockQuery("apply", name))).length > 0;
 }
 
 /** Whether the target has what had committed by then: by its own record, or by what a running replicator has told the source since. */

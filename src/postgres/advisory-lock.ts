@@ -56,11 +56,6 @@ export async function tryLock(
   return row?.["locked"] === "true";
 }
 
-/** The backend that applies for the pipeline in this database, if any. */
-export function applierQuery(pipeline: string): string {
-  return lockQuery("apply", pipeline);
-}
-
 /** The backends that hold a lock of the pipeline in this database. */
 export function lockQuery(purpose: LockPurpose, pipeline: string): string {
   return `select pid from pg_catalog.pg_locks where locktype = 'advisory' and granted and objsubid = 2

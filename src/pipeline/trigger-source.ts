@@ -94,11 +94,15 @@ async function requireRegistered(source: ControlSession, { tables }: Selection):
   const missing = tables.filter(({ source: { oid } }) => !registered.some((one) => one.oid === oid));
   if (missing.length === 0) return;
   const labels = tableLabels(missing.map((table) => table.source));
-  throw new ErserverError("ERS-413", `${labels} ${missing.length === 1 ? "is" : "are"} not registered on the master any more`, {
-    subject: labels,
-    remedy:
-      "Run SlaveRemoveTable for each on the slave, or MasterAddTable on the master; then Replicate again.",
-  });
+  throw new ErserverError(
+    "ERS-413",
+    `${labels} ${missing.length === 1 ? "is" : "are"} not registered on the master any more`,
+    {
+      subject: labels,
+      remedy:
+        "Run SlaveRemoveTable for each on the slave, or MasterAddTable on the master; then Replicate again.",
+    },
+  );
 }
 
 /** What was copied must have been recorded ever since. */

@@ -55,13 +55,14 @@ describe.runIf(copiesSlots)("the bulk gear", () => {
     for (let id = 1; id <= 500; id++)
       await replication.source.query(`insert into t values (${id}, repeat(md5('${id}'), 12500))`);
     await replication.restart();
-    await replication.expectEqual();
+    await replication.caughtUp();
     expect(statesOf(replication)).toContain("catching-up (bulk)");
     // A bite beyond the first would have been too large for work_mem.
     const [written] = await replication.source.query(
       "select temp_bytes::text as bytes from pg_stat_database where datname = current_database()",
     );
     expect(written).toEqual({ bytes: "0" });
+    await replication.expectEqual();
   });
 
   test("ends in the middle of large transactions that are still being written", async () => {

@@ -30,6 +30,9 @@ const ADVANCE_BYTES = 256n * 1024n * 1024n;
 /** How often a reader that always goes on looks for more. */
 const POLL_MS = 20;
 
+/** So much of a bite tells how large its messages are. The first run of large rows has none of them: only BEGIN, which came before. */
+const SAMPLE_BYTES = 64 * 1024;
+
 /** Signature, flags, and the length of the header's extension. */
 const COPY_HEADER_LENGTH = 19;
 const COPY_SIGNATURE = 0x50;
@@ -130,7 +133,7 @@ export class BulkReader {
         const decoded = this.#decode(row.value);
         data += decoded.bytes;
         messages += decoded.messages;
-        if (messages > 0 && ahead === undefined) {
+        if (data > SAMPLE_BYTES && ahead === undefined) {
           ahead = this.#startAhead(current, data / messages);
           ahead.catch(() => {});
         }

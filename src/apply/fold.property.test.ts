@@ -230,6 +230,7 @@ describe("folded changes", () => {
       ),
       () => plan,
     );
+    expect(folded).toHaveLength(1);
     const [step] = folded ?? [];
     if (step?.kind !== "net") throw new Error("it is not folded");
     const [table] = step.tables;

@@ -133,7 +133,7 @@ export class BulkReader {
         const decoded = this.#decode(row.value);
         data += decoded.bytes;
         messages += decoded.messages;
-        if (data > SAMPLE_BYTES && ahead === undefined) {
+        if (data > (always ? 0 : SAMPLE_BYTES) && ahead === undefined) {
           ahead = this.#startAhead(current, data / messages);
           ahead.catch(() => {});
         }

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { until } from "./wait.ts";
+import { withoutProgress } from "./progress-lines.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const run = promisify(execFile);
@@ -62,7 +63,7 @@ export class BuiltCli implements AsyncDisposable {
       child.once("error", reject);
       child.once("close", (exit, signal) => {
         ended = true;
-        resolve({ exit, signal, output, errors });
+        resolve({ exit, signal, output, errors: withoutProgress(errors) });
       });
     });
     return {

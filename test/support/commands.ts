@@ -6,6 +6,7 @@ import { expect } from "vitest";
 import { runProgram } from "../../src/cli/program.ts";
 import { type FreshDatabase, freshDatabase, sharedCluster } from "./clusters.ts";
 import { expectEqualTables } from "./compare.ts";
+import { withoutProgress } from "./progress-lines.ts";
 import { type RecordingTerminal, recordingTerminal } from "./recording-terminal.ts";
 
 export interface Said {
@@ -17,7 +18,7 @@ export interface Said {
 export async function erserver(...args: readonly string[]): Promise<Said> {
   const terminal = recordingTerminal();
   const exit = await runProgram(args, terminal);
-  return { exit, output: terminal.output, errors: terminal.errors };
+  return { exit, output: terminal.output, errors: withoutProgress(terminal.errors) };
 }
 
 /** One of the old commands. */

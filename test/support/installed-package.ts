@@ -6,6 +6,7 @@ import path from "node:path";
 import { promisify } from "node:util";
 import type { ServerUser } from "../../src/demo/binaries.ts";
 import type { Finished } from "./built-cli.ts";
+import { withoutProgress } from "./progress-lines.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const run = promisify(execFile);
@@ -103,7 +104,9 @@ export class InstalledPackage implements AsyncDisposable {
     child.stderr.on("data", (chunk: Buffer) => (errors += chunk.toString()));
     return new Promise((resolve, reject) => {
       child.once("error", reject);
-      child.once("close", (exit, signal) => resolve({ exit, signal, output, errors }));
+      child.once("close", (exit, signal) =>
+        resolve({ exit, signal, output, errors: withoutProgress(errors) }),
+      );
     });
   }
 }

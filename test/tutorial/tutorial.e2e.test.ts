@@ -5,6 +5,7 @@ import { ERROR_CODES, type ErrorCode } from "../../src/errors/codes.ts";
 import { BuiltCli } from "../support/built-cli.ts";
 import { openSession } from "../support/clusters.ts";
 import { expectEqualTables } from "../support/compare.ts";
+import { withoutProgress } from "../support/progress-lines.ts";
 import {
   likePage,
   type MachineName,
@@ -53,7 +54,9 @@ describe.skipIf(programs === undefined || process.platform !== "linux")(
       for (const name of block.machines) {
         const { output, exit } = await on(name, block.commands);
         const where = `${PAGE}:${block.line}`;
-        expect(`${where}\n${likePage(output, block.output)}`).toBe(`${where}\n${block.output}`);
+        expect(`${where}\n${likePage(withoutProgress(output), block.output)}`).toBe(
+          `${where}\n${block.output}`,
+        );
         const code = /^ERS-\d+(?=  )/m.exec(block.output)?.[0];
         if (code !== undefined) expect(exit, where).toBe(ERROR_CODES[code as ErrorCode].exit);
         else if (/^\w+(?::\S+)?: error:|ERROR:  /m.test(block.output)) expect(exit, where).not.toBe(0);

@@ -9,15 +9,23 @@ function pair(
   sourceMajor: string,
   targetMajor: string,
   include = ["{src,test}/**/*.pg.test.ts"],
-  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers`, `gear` and `capture`. Transactions of more
+  // How changes are written and read where a test does not say: see `apply.write`, `apply.workers`, `apply.distance`, `gear` and `capture`. Transactions of more
   // than `memory` are sent while they are in progress.
   {
     write = "auto",
     gear = "auto",
     workers,
+    distance = "auto",
     memory,
     capture,
-  }: { write?: string; gear?: string; workers?: string; memory?: string; capture?: string } = {},
+  }: {
+    write?: string;
+    gear?: string;
+    workers?: string;
+    distance?: string;
+    memory?: string;
+    capture?: string;
+  } = {},
 ): TestProjectInlineConfiguration {
   return {
     extends: true,
@@ -32,6 +40,7 @@ function pair(
         ERSERVER_TEST_TARGET: targetMajor,
         ERSERVER_TEST_WRITE: write,
         ERSERVER_TEST_GEAR: gear,
+        ERSERVER_TEST_DISTANCE: distance,
         ...(workers === undefined ? {} : { ERSERVER_TEST_WORKERS: workers }),
         ...(memory === undefined ? {} : { ERSERVER_TEST_DECODING_MEMORY: memory }),
         ...(capture === undefined ? {} : { ERSERVER_TEST_CAPTURE: capture }),
@@ -42,7 +51,7 @@ function pair(
 
 /** In a pair of the matrix. */
 const forced = Object.fromEntries(
-  (["write", "gear", "workers", "capture"] as const).flatMap((name) => {
+  (["write", "gear", "workers", "distance", "capture"] as const).flatMap((name) => {
     const value = process.env[`ERSERVER_TEST_${name.toUpperCase()}`];
     return value === undefined ? [] : [[name, value]];
   }),
@@ -88,7 +97,10 @@ export default defineConfig({
             unit,
             pair("pg-15", "15", "15"),
             // What the requirements say does not depend on the major; the matrix runs them too.
-            pair("pg-18", "18", "18", ["{src,test/!(requirements)}/**/*.pg.test.ts"], { write: "sets" }),
+            pair("pg-18", "18", "18", ["{src,test/!(requirements)}/**/*.pg.test.ts"], {
+              write: "sets",
+              distance: "far",
+            }),
             pair("bulk", "15", "15", TRANSACTIONS, { gear: "bulk" }),
             pair("parallel", "15", "15", TRANSACTIONS, { write: "sets", workers: "4", memory: "64kB" }),
             pair(

@@ -80,7 +80,7 @@ export const LAG_PEAK: Scenario = {
 
 export const SOAK_RATE: Scenario = {
   name: "soak-rate",
-  about: `${SOAK_SECONDS / 60} minutes at ${SOAK_SHARE * 100} % of what pgbench reaches while it is followed: lag over the second half`,
+  about: `${SOAK_SECONDS / 60} minutes at ${SOAK_SHARE * 100} % of what pgbench reaches while it is followed: lag over the second half, beside the first`,
   unit: "transactions",
   contenders: ["ours", "native"],
   run: async (bench) => {
@@ -90,19 +90,28 @@ export const SOAK_RATE: Scenario = {
     await lagNow(pair, follower);
 
     const lags: number[] = [];
+    const seconds = size(SOAK_SECONDS);
     let over = false;
-    const loading = load(pair, size(SOAK_SECONDS), rate).finally(() => {
+    const loading = load(pair, seconds, rate).finally(() => {
       over = true;
     });
+    const half = sleep(seconds * 500).then(() => memory(follower));
     while (!over) {
       await sleep(SAMPLE_SECONDS * 1000);
       lags.push(await lagNow(pair, follower));
     }
     const reached = await loading;
-    const later = lags.slice(Math.floor(lags.length / 2));
-    const p50 = percentile(later, 0.5);
+    const early = lags.splice(0, Math.floor(lags.length / 2));
     const peak = memory(follower);
     await compare(pair);
-    return { s: p50 / 1000, rate: reached, p50_ms: p50, p99_ms: percentile(later, 0.99), ...peak };
+    return {
+      rate: reached,
+      p50_ms: percentile(lags, 0.5),
+      p99_ms: percentile(lags, 0.99),
+      early_p50_ms: percentile(early, 0.5),
+      early_p99_ms: percentile(early, 0.99),
+      early_rss_mb: (await half).rss_mb,
+      ...peak,
+    };
   },
 };

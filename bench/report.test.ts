@@ -89,8 +89,15 @@ describe("the table", () => {
         ["native", { tps: 3757 }],
       ] as const),
     };
-    const text = table([lag, overhead]);
+    const soak = {
+      ...lag,
+      medians: new Map([
+        ["ours", { p50_ms: 1.4, p99_ms: 4, early_p50_ms: 1.3, early_p99_ms: 5, early_rss_mb: 90 }],
+      ] as const),
+    };
+    const text = table([lag, overhead, soak]);
     expect(text).toMatch(/\| p50 1\.4 ms, p99 4\.0 ms +\| – +\| – +\|/);
+    expect(text).toMatch(/\| p50 1\.4 ms, p99 4\.0 ms; before: p50 1\.3 ms, p99 5\.0 ms, 90 MB +\|/);
     expect(text).toMatch(/\| 3,800 tps +\| 3,757 tps \(neither: 4,541 tps\) +\|/);
   });
 });

@@ -5,15 +5,18 @@ export type Contender = "ours" | "native" | "none";
 
 /**
  * What one run gave. `s`: seconds until done (of lag, the median); `rate`: work per second of it; `startup_s`: seconds of it until the replicator had its first
- * session on the target; `p50_ms`, `p99_ms`: lag; `tps`: the source's transactions per second; `core_share`: of a processor core, what the source spends on an idle target; `look_ms`: of that, for each look; `log_bytes`: what triggers record for each change; `rss_mb`: the replicator's peak memory.
+ * session on the target; `p50_ms`, `p99_ms`: lag; `early_…`: the same of the first half of a long run; `tps`: the source's transactions per second; `core_share`: of a processor core, what the source spends on an idle target; `look_ms`: of that, for each look; `log_bytes`: what triggers record for each change; `rss_mb`: the replicator's peak memory.
  */
-export type Metrics = Readonly<Partial<Record<Metric, number>>>;
+export type Metrics = { readonly [metric in Metric]?: number | undefined };
 export type Metric =
   | "s"
   | "rate"
   | "startup_s"
   | "p50_ms"
   | "p99_ms"
+  | "early_p50_ms"
+  | "early_p99_ms"
+  | "early_rss_mb"
   | "tps"
   | "core_share"
   | "look_ms"
@@ -40,6 +43,9 @@ const DIGITS: Record<Metric, number> = {
   startup_s: 3,
   p50_ms: 2,
   p99_ms: 2,
+  early_p50_ms: 2,
+  early_p99_ms: 2,
+  early_rss_mb: 0,
   tps: 0,
   core_share: 4,
   look_ms: 3,
@@ -131,10 +137,17 @@ function figure(metrics: Metrics | undefined): string {
   if (metrics?.tps !== undefined) return `${grouped(metrics.tps)} tps`;
   if (metrics?.core_share !== undefined)
     return `${(metrics.core_share * 100).toFixed(2)} % of a core, ${metrics.look_ms?.toFixed(2)} ms a look`;
-  if (metrics?.p50_ms !== undefined) {
-    return `p50 ${metrics.p50_ms.toFixed(1)} ms, p99 ${metrics.p99_ms?.toFixed(1)} ms`;
+  if (metrics?.early_p50_ms !== undefined) {
+    const { early_p50_ms: p50_ms, early_p99_ms: p99_ms, early_rss_mb } = metrics;
+    const memory = optional(early_rss_mb, String, " MB");
+    return `${lag(metrics)}; before: ${lag({ p50_ms, p99_ms })}, ${memory}`;
   }
+  if (metrics?.p50_ms !== undefined) return lag(metrics);
   return optional(metrics?.s, (value) => value.toFixed(2), " s");
+}
+
+function lag({ p50_ms, p99_ms }: Pick<Metrics, "p50_ms" | "p99_ms">): string {
+  return `p50 ${p50_ms?.toFixed(1)} ms, p99 ${p99_ms?.toFixed(1)} ms`;
 }
 
 function optional(value: number | undefined, format: (value: number) => string, unit: string): string {

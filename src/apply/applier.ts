@@ -7,7 +7,7 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { withoutCopied } from "./already-copied.ts";
 import { applyRefused } from "./apply-errors.ts";
-import { type Committed, Flight, isSmall, type Plans, rowsOf } from "./flight.ts";
+import { canCommitUnanswered, type Committed, Flight, type Plans, rowsOf } from "./flight.ts";
 import { Footprint, type RowKeys } from "./footprint.ts";
 import { InProgress } from "./in-progress.ts";
 import { Lane } from "./lane.ts";
@@ -43,6 +43,8 @@ export interface ApplierOptions {
    * group.
    */
   readonly write: "auto" | "rows" | "sets";
+  /** The target's answers take long: groups follow each other without waiting for them. */
+  readonly far: boolean;
   readonly snapshotAt: SnapshotAt;
   readonly parallel: ParallelOptions;
 }
@@ -82,14 +84,23 @@ export interface Applied {
   readonly rows: number;
 }
 
-/** Gives the group behind, as soon as it is complete; undefined when it is not before the promise settles. */
-export type NextGroup = (answered: Promise<unknown>) => Promise<Group | undefined>;
+/**
+ * Gives the group behind, as soon as it is complete; undefined when it is not before the promise settles. When `eager` it need not
+ * be complete: whatever has come is better sent than left to gather.
+ */
+export type NextGroup = (answered: Promise<unknown>, eager: boolean) => Promise<Group | undefined>;
 
 /** Groups of fewer changes are written change by change: there is little to fold. */
 const FEW_CHANGES = 50;
 
-/** Most small groups on their way at once. */
-const MOST_SMALL = 64;
+/**
+ * So few changes are committed in the flight that writes them: near, where the check that each statement needs for that costs more than
+ * the answer that need not be waited for, and far.
+ */
+const FEW_UNANSWERED = { near: 20, far: 1_000 };
+
+/** Most groups on their way at once whose COMMIT waits for no answer. */
+const MOST_UNANSWERED = 256;
 
 /** So many groups are written one by one after one that failed, or stood in the way of another. */
 const SERIAL_GROUPS = 16;
@@ -103,6 +114,16 @@ interface Begun {
   readonly flight: Flight;
   /** Undefined where nothing may be written at the same time. */
   readonly footprint: Footprint | undefined;
+}
+
+interface Beginning {
+  readonly group: Group;
+  readonly unanswered: boolean;
+  /** The one in front of it. */
+  readonly before: Flight | undefined;
+  readonly lane: Lane;
+  /** The last one in front of it in its session, which need not be committed yet. */
+  readonly behind?: Flight | undefined;
 }
 
 /**
@@ -184,8 +205,11 @@ export class Applier implements AsyncDisposable {
     if (this.#begun[0] === undefined) {
       const lane = this.#laneOf(before);
       if (lane.isStale) await lane.forget();
-      const flight = this.#begin(this.#remaining(delivered), before?.flight, lane);
-      this.#begun = [{ delivered, flight, footprint: this.#footprint(flight.group) }];
+      const group = this.#remaining(delivered);
+      await this.#plan(group);
+      const unanswered = this.#isUnanswered(group);
+      const flight = this.#begin({ group, unanswered, before: before?.flight, lane });
+      this.#begun = [{ delivered, flight, footprint: unanswered ? undefined : this.#footprint(group) }];
     }
     const { flight } = this.#begun[0] as Begun;
     this.#awaited = () => flight.lane;
@@ -257,44 +281,55 @@ export class Applier implements AsyncDisposable {
     while (this.#hasRoom()) {
       const delivered = this.#given[this.#begun.length - 1];
       if (delivered === undefined) {
-        const given = await next(head.answered);
+        const eager = this.#options.far && this.#begun.every(({ flight }) => flight.options.unanswered);
+        const given = await next(head.answered, eager);
         if (given === undefined) return;
         this.#given.push(given);
         continue;
       }
       const group = this.#remaining(delivered);
-      const planned = await this.#isPlanned(group);
+      if (!(await this.#isPlanned(group))) return;
       // What is begun may have been taken back meanwhile: then another group is next.
       if (this.#given[this.#begun.length - 1] !== delivered) continue;
-      const footprint = planned ? this.#footprint(group) : undefined;
+      const small = this.#isUnanswered(group);
+      const footprint = small ? undefined : this.#footprint(group);
       const lane = this.#laneFor(footprint);
       const before = (this.#begun.at(-1) as Begun).flight;
       const behind = this.#begun.findLast(({ flight }) => flight.lane === lane)?.flight;
-      const flight = this.#begin(group, before, lane, behind);
-      this.#begun.push({ delivered, flight, footprint });
+      const unanswered = small || (before === behind && this.#mayFollowUnanswered(group));
+      const flight = this.#begin({ group, unanswered, before, lane, behind });
+      this.#begun.push({ delivered, flight, footprint: unanswered ? undefined : footprint });
       if (before !== behind) void commitInTurn(flight, before);
     }
   }
 
   #hasRoom(): boolean {
     const ahead = this.#begun.slice(1);
-    const large = ahead.filter(({ flight: { group, options } }) => !isSmall(group, options.net)).length;
+    const answered = ahead.filter(({ flight }) => !flight.options.unanswered).length;
     if (this.#laneOf(this.#begun[0]).isStale) return false;
     // While groups fail, whatever is sent behind them is sent in vain.
-    const most = this.#serial > 0 ? 1 : MOST_SMALL;
-    return ahead.length < most && large < this.#options.parallel.workers;
+    const most = this.#serial > 0 ? 1 : MOST_UNANSWERED;
+    return ahead.length < most && answered < this.#options.parallel.workers;
   }
 
-  /** A small group's COMMIT does not wait for an answer, and neither does what is behind it. */
+  /** Its COMMIT waits for no answer, and neither does what is behind it, in the same session. */
+  #isUnanswered(group: Group): boolean {
+    const most = this.#options.far ? FEW_UNANSWERED.far : this.#isNet(group) ? 0 : FEW_UNANSWERED.near;
+    return group.changes.length <= most && canCommitUnanswered(group, this.#plans.of);
+  }
+
+  /** The same for a large group that has to be written behind the one in front of it in any case. */
+  #mayFollowUnanswered(group: Group): boolean {
+    return this.#options.far && this.#isNet(group) && canCommitUnanswered(group, this.#plans.of);
+  }
+
   #footprint(group: Group): Footprint | undefined {
-    const { workers } = this.#options.parallel;
-    if (workers === 1 || this.#serial > 0 || isSmall(group, this.#isNet(group))) return undefined;
+    if (this.#options.parallel.workers === 1 || this.#serial > 0) return undefined;
     return new Footprint(group, (relation) => this.#keys(relation));
   }
 
   /** What cannot be planned is thrown when the group's time has come. */
   async #isPlanned(group: Group): Promise<boolean> {
-    if (this.#options.parallel.workers === 1) return false;
     return this.#plan(group).then(
       () => true,
       () => false,
@@ -327,8 +362,8 @@ export class Applier implements AsyncDisposable {
     return keys;
   }
 
-  /** Begins to write a group `before` which there is another, in the session of `behind`, which need not be committed yet. */
-  #begin(group: Group, before: Flight | undefined, lane: Lane, behind?: Flight): Flight {
+  /** Begins to write a group. */
+  #begin({ group, unanswered, before, lane, behind }: Beginning): Flight {
     if (this.#serial > 0) this.#serial--;
     const { workers } = this.#options.parallel;
     const { rows, replays, conflicts } =
@@ -341,7 +376,8 @@ export class Applier implements AsyncDisposable {
       fromLsn: before?.toLsn ?? this.#progressLsn,
       sliced: before?.group.begins === false,
       net: this.#isNet(group),
-      turn: workers > 1 && group.begins && group.ends ? this.#nextTurn() : undefined,
+      unanswered,
+      turn: workers > 1 && group.begins && group.ends && !unanswered ? this.#nextTurn() : undefined,
     };
     return new Flight(options, behind);
   }

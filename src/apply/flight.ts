@@ -15,7 +15,7 @@ import { hasAlwaysIdentity, type TablePlan } from "./table-plan.ts";
 
 /** How the tables of a group are written. */
 export interface Plans {
-  /** Rejects when a relation of the group cannot be written (ERS-4xx). */
+  /** Rejects when a relation of the group cannot be written (ERS-4xx). To be called before the group is written. */
   readonly make: (group: Group) => Promise<void>;
   readonly of: (relation: Relation) => TablePlan;
 }
@@ -39,6 +39,8 @@ export interface FlightOptions {
   readonly sliced: boolean;
   /** As net changes, with a statement for many rows; else a statement for each change, in source order. */
   readonly net: boolean;
+  /** Its COMMIT goes with it, and waits for no answer: see `canCommitUnanswered`. */
+  readonly unanswered: boolean;
   /** Number by which a flight in another session waits for the end of the transaction; undefined when none will. */
   readonly turn: number | undefined;
 }
@@ -49,12 +51,13 @@ export interface Committed {
   readonly at: number;
 }
 
-/** As many changes are committed without waiting for the answer to them. */
-const FEW_CHANGES = 20;
-
-/** Whether a group is so small that it is committed in the same flight, if its changes let it. */
-export function isSmall({ begins, ends, changes }: Group, net: boolean): boolean {
-  return begins && ends && !net && changes.length <= FEW_CHANGES;
+/** Whether a group, whose relations are planned, can be committed in the flight that writes it: all its statements fail by themselves when they do not affect their rows. */
+export function canCommitUnanswered({ begins, ends, changes }: Group, planOf: Plans["of"]): boolean {
+  return (
+    begins &&
+    ends &&
+    changes.every((change) => change instanceof RowChange && !hasAlwaysIdentity(planOf(change.relation)))
+  );
 }
 
 /** One group on its way to the target: all its statements, sent without waiting for answers. */
@@ -70,7 +73,7 @@ export class Flight {
   /** What each Execute must affect: rows, or -1 for any number. */
   readonly #expected: number[] = [];
   /** COMMIT is among the statements. */
-  #commits = false;
+  #commits: boolean;
   #committed: Promise<Committed> | undefined;
   #answered = false;
   #abandoned = false;
@@ -78,6 +81,7 @@ export class Flight {
   /** @param behind the one in front of it in its session: nothing is sent before its COMMIT. Not kept, or each would keep all before. */
   constructor(options: FlightOptions, behind?: Flight) {
     this.options = options;
+    this.#commits = options.unanswered;
     const batch = options.lane.batch();
     this.#batch = behind === undefined ? batch : batch.hold();
     const written = this.#write(behind?.encoded);
@@ -185,29 +189,12 @@ export class Flight {
     this.lane.progress.commit(batch, { fromLsn, lsn: endLsn, commitTime, transactions, counts });
   }
 
-  /**
-   * A small group is committed in the same flight: its statements fail by themselves when they do not affect their row. For many
-   * rows that would cost more than the answer that need not be waited for.
-   */
-  #mayCommit(): boolean {
-    const { group, net, plans } = this.options;
-    return (
-      isSmall(group, net) &&
-      group.changes.every(
-        (change) => change instanceof RowChange && !hasAlwaysIdentity(plans.of(change.relation)),
-      )
-    );
-  }
-
   /** In an object: a promise of a promise would wait for the answer too. */
   async #write(encodedBefore: Promise<void> | undefined): Promise<{ answer: Promise<BatchResult> }> {
     const { group, lane, sliced, net, plans, turn } = this.options;
     const batch = this.#batch;
     // What is prepared in a session is prepared in the order in which it is sent.
     await encodedBefore;
-    // Planned before the first byte is sent.
-    await plans.make(group);
-    this.#commits = this.#mayCommit();
     const steps = net ? fold(group, plans.of) : undefined;
     // Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is open
     // costs the server memory, and a look-up of every row version in all of them. What is in progress is only taken back whole.
@@ -217,7 +204,7 @@ export class Flight {
       batch.bindExecute(statement, []);
       this.#expected.push(-1);
     }
-    if (turn !== undefined && !this.#commits) {
+    if (turn !== undefined) {
       lane.progress.takeTurn(batch, turn);
       this.#expected.push(-1);
     }
@@ -249,7 +236,7 @@ export class Flight {
     const batch = this.#batch;
     for (const step of steps) {
       if (batch.failed) return;
-      if (step.kind === "net") await this.lane.sets.write(batch, step.tables, this.#expected);
+      if (step.kind === "net") await this.lane.sets.write(batch, step.tables, this.#expected, this.#commits);
       else {
         this.#change(step.change, step.transaction);
         if (batch.buffered >= FLUSH_BYTES) await batch.flush();

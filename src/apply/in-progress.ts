@@ -90,6 +90,7 @@ export class InProgress implements AsyncDisposable {
     const written = this.#written.get(xid) ?? (await this.#begin(xid));
     const { lane, last } = written;
     written.rows += rowsOf(slice);
+    await this.#options.plans.make(slice);
     const flight = new Flight({
       group: slice,
       lane,
@@ -98,6 +99,7 @@ export class InProgress implements AsyncDisposable {
       fromLsn,
       sliced: false,
       net: this.#options.isNet(slice),
+      unanswered: false,
       turn: undefined,
     });
     // The one before may still be on its way: if it fails, so does this one, and everything is taken back.

@@ -28,9 +28,7 @@ export class RowWriter {
   row(batch: Batch, plan: TablePlan, change: RowChange, checked = false): boolean {
     const encoder = this.#encoder;
     const write = (kind: string, text: () => StatementText): void =>
-      checked
-        ? this.#write(batch, plan, `${kind} checked`, () => ofOneRow(text()))
-        : this.#write(batch, plan, kind, text);
+      this.#write(batch, plan, kind, text, checked);
     encoder.load(change);
     switch (change.kind) {
       case "insert":
@@ -58,15 +56,15 @@ export class RowWriter {
   }
 
   /** Deletes the row that the old image names, whatever the kind of the change. */
-  remove(batch: Batch, plan: TablePlan, change: RowChange): void {
+  remove(batch: Batch, plan: TablePlan, change: RowChange, checked = false): void {
     this.#encoder.load(change);
-    this.#write(batch, plan, "delete", () => deleteStatement(plan));
+    this.#write(batch, plan, "delete", () => deleteStatement(plan), checked);
   }
 
   /** An update's new image as an insert: only when it is complete. */
-  newRow(batch: Batch, plan: TablePlan, change: RowChange): void {
+  newRow(batch: Batch, plan: TablePlan, change: RowChange, checked = false): void {
     this.#encoder.load(change);
-    this.#write(batch, plan, "insert", () => insertStatement(plan));
+    this.#write(batch, plan, "insert", () => insertStatement(plan), checked);
   }
 
   /** An insert's image as an update of the row that is there already. */
@@ -128,8 +126,10 @@ export class RowWriter {
     return plan.written.filter((column) => this.#encoder.isSent("new", column.index));
   }
 
-  #write(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText): void {
-    const prepared = this.cache.get(batch, plan, kind, text);
+  #write(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText, checked = false): void {
+    const prepared = checked
+      ? this.cache.get(batch, plan, `${kind} checked`, () => ofOneRow(text()))
+      : this.cache.get(batch, plan, kind, text);
     this.#encoder.write(batch, prepared.name, prepared.parameters);
   }
 

@@ -3,7 +3,15 @@ import type { Batch } from "../wire/batch.ts";
 import type { NetChanges } from "./fold.ts";
 import type { RowWriter } from "./row-writer.ts";
 import { SetEncoder } from "./set-encoder.ts";
-import { copyInStatement, deleteSet, type StatementText, updateSet } from "./statements.ts";
+import type { Prepared } from "./statement-cache.ts";
+import {
+  copyInStatement,
+  deleteSet,
+  insertSet,
+  ofAllRows,
+  type StatementText,
+  updateSet,
+} from "./statements.ts";
 import type { TablePlan } from "./table-plan.ts";
 
 /** Bytes to gather before they go to the socket. */
@@ -27,6 +35,16 @@ export interface SetWriterOptions {
   readonly always: boolean;
 }
 
+/** How many rows of one table are written. */
+interface SetStatement {
+  readonly kind: string;
+  /** Undefined where arrays cannot hold the values. */
+  readonly text: () => StatementText | undefined;
+  /** Writes one row by itself. */
+  readonly row: (change: RowChange) => void;
+  readonly checked: boolean;
+}
+
 /** Writes net changes into a batch: many rows with one statement. */
 export class SetWriter {
   readonly #options: SetWriterOptions;
@@ -38,14 +56,23 @@ export class SetWriter {
     this.#fewRows = options.always ? 1 : FEW_ROWS;
   }
 
-  /** `expected` gets the number of rows that each Execute must affect. */
-  async write(batch: Batch, tables: readonly NetChanges[], expected: number[]): Promise<void> {
+  /**
+   * `expected` gets the number of rows that each Execute must affect, or return. When `checked` a statement that does not affect
+   * all its rows fails by itself.
+   */
+  async write(
+    batch: Batch,
+    tables: readonly NetChanges[],
+    expected: number[],
+    checked: boolean,
+  ): Promise<void> {
     const { rows } = this.#options;
     for (const { plan, deletes } of tables) {
       await this.#set(batch, plan, deletes, expected, {
         kind: "delete set",
         text: () => deleteSet(plan),
-        row: (change) => rows.remove(batch, plan, change),
+        row: (change) => rows.remove(batch, plan, change, checked),
+        checked,
       });
     }
     for (const { plan, updates } of tables) {
@@ -53,11 +80,22 @@ export class SetWriter {
         await this.#set(batch, plan, alike, expected, {
           kind: `update set ${mask}`,
           text: () => updateSet(plan, rows.sentColumns(plan, alike[0] as RowChange)),
-          row: (change) => void rows.row(batch, plan, change),
+          row: (change) => void rows.row(batch, plan, change, checked),
+          checked,
         });
       }
     }
-    for (const { plan, inserts } of tables) await this.#insert(batch, plan, inserts, expected);
+    for (const { plan, inserts } of tables) {
+      // COPY cannot fail by itself when a trigger of the target keeps rows out.
+      if (!checked) await this.#copy(batch, plan, inserts, expected);
+      else
+        await this.#set(batch, plan, inserts, expected, {
+          kind: "insert set",
+          text: () => insertSet(plan),
+          row: (change) => rows.newRow(batch, plan, change, checked),
+          checked,
+        });
+    }
   }
 
   async #set(
@@ -65,19 +103,34 @@ export class SetWriter {
     plan: TablePlan,
     changes: readonly RowChange[],
     expected: number[],
-    how: { kind: string; text: () => StatementText | undefined; row: (change: RowChange) => void },
+    { kind, text, row, checked }: SetStatement,
   ): Promise<void> {
-    const { rows, binary } = this.#options;
+    const { binary } = this.#options;
     const prepared =
-      changes.length < this.#fewRows ? undefined : rows.cache.get(batch, plan, how.kind, how.text);
-    if (prepared === undefined) return this.#each(batch, changes, expected, how.row);
+      changes.length < this.#fewRows ? undefined : this.#prepared(batch, plan, kind, text, checked);
+    if (prepared === undefined) return this.#each(batch, changes, expected, row);
     for (let from = 0; from < changes.length && !batch.failed;) {
       const to = chunkEnd(changes, from);
       this.#encoder.writeArrays(batch, prepared.name, prepared.parameters, changes.slice(from, to), binary);
-      expected.push(to - from);
+      expected.push(checked ? 1 : to - from);
       from = to;
       if (batch.buffered >= FLUSH_BYTES) await batch.flush();
     }
+  }
+
+  #prepared(
+    batch: Batch,
+    plan: TablePlan,
+    kind: string,
+    text: SetStatement["text"],
+    checked: boolean,
+  ): Prepared | undefined {
+    const { cache } = this.#options.rows;
+    if (!checked) return cache.get(batch, plan, kind, text);
+    return cache.get(batch, plan, `${kind} checked`, () => {
+      const set = text();
+      return set && ofAllRows(set);
+    });
   }
 
   async #each(
@@ -94,7 +147,7 @@ export class SetWriter {
     }
   }
 
-  async #insert(
+  async #copy(
     batch: Batch,
     plan: TablePlan,
     changes: readonly RowChange[],

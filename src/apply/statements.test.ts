@@ -5,10 +5,13 @@ import {
   copyInStatement,
   deleteSet,
   deleteStatement,
+  insertSet,
   insertStatement,
   keyAsJson,
+  ofAllRows,
   Parameters,
   rewriteStatement,
+  type StatementText,
   truncateStatement,
   updateSet,
   updateStatement,
@@ -199,10 +202,27 @@ describe("statements for many rows", () => {
     expect(copyInStatement(rows, false)).toBe(`copy ${TABLE} ("id", "c", "n") from stdin`);
   });
 
+  test("insert rows from arrays", () => {
+    expect(insertSet(rows)?.sql).toBe(
+      `insert into ${TABLE} ("id", "c", "n") overriding system value select "erserver rows"."1", "erserver rows"."2", "erserver rows"."3" from unnest($1::bigint[], $2::pg_catalog.bpchar[], $3::bigint[]) as "erserver rows"("1", "2", "3")`,
+    );
+    expect(insertSet(plan([], []))).toBeUndefined();
+  });
+
+  test("fail by themselves when they do not affect as many rows as there are elements", () => {
+    const { sql, types, parameters } = deleteSet(rows) as StatementText;
+    expect(ofAllRows({ sql, types, parameters })).toEqual({
+      sql: `with changed as (${sql} returning 1) select 1 / (count(*) = pg_catalog.cardinality($1))::int from changed`,
+      types,
+      parameters,
+    });
+  });
+
   test("are not for arrays of arrays, nor where nothing can be set", () => {
     const arrays = plan([column("id"), column("a", { typeName: "integer[]" })], ["id"]);
     expect(updateSet(arrays, arrays.written)).toBeUndefined();
     expect(updateSet(arrays, arrays.written.slice(0, 1))).toBeDefined();
+    expect(insertSet(arrays)).toBeUndefined();
     expect(deleteSet(plan([column("a", { typeName: "integer[]" })], ["a"]))).toBeUndefined();
     const fixed = plan([column("id", { identity: "a" })], ["id"]);
     expect(updateSet(fixed, fixed.written)).toBeUndefined();

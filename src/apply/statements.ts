@@ -83,25 +83,36 @@ function equals(column: CatalogColumn, parameter: string): string {
   return `${quoteIdent(column.name)}${cast} ${operator} ${parameter}${cast}`;
 }
 
-export function insertStatement(plan: TablePlan): StatementText {
-  const parameters = new Parameters();
+export function insertStatement(plan: TablePlan, parameters = new Parameters()): StatementText {
   const names = plan.written.map((column) => quoteIdent(column.target.name));
   const values = plan.written.map((column) => parameters.add("new", column));
   const overriding = plan.target.columns.some((column) => column.identity !== "")
     ? " overriding system value"
     : "";
   if (names.length === 0) return parameters.done(`insert into ${tableName(plan)} default values`);
-  return parameters.done(
-    `insert into ${tableName(plan)} (${names.join(", ")})${overriding} values (${values.join(", ")})`,
-  );
+  const from = parameters.from("from");
+  const rows = from === "" ? `values (${values.join(", ")})` : `select ${values.join(", ")}${from}`;
+  return parameters.done(`insert into ${tableName(plan)} (${names.join(", ")})${overriding} ${rows}`);
 }
 
 /**
  * The statement fails (22012, division_by_zero) when it affects no row, or more than one: so that COMMIT may follow without waiting
  * for its count. Not for statements that begin with WITH.
  */
-export function ofOneRow({ sql, ...rest }: StatementText): StatementText {
-  return { ...rest, sql: `with changed as (${sql} returning 1) select 1 / (count(*) = 1)::int from changed` };
+export function ofOneRow(statement: StatementText): StatementText {
+  return ofRows(statement, "1");
+}
+
+/** The same for a set: when it affects fewer rows than its arrays have elements, or more. */
+export function ofAllRows(set: StatementText): StatementText {
+  return ofRows(set, "pg_catalog.cardinality($1)");
+}
+
+function ofRows({ sql, ...rest }: StatementText, rows: string): StatementText {
+  return {
+    ...rest,
+    sql: `with changed as (${sql} returning 1) select 1 / (count(*) = ${rows})::int from changed`,
+  };
 }
 
 /**
@@ -169,6 +180,13 @@ export function updateSet(plan: TablePlan, sent: readonly PlannedColumn[]): Stat
   const settable = sent.some(({ target }) => target.identity !== "a");
   return settable && sent.every(fitsArray)
     ? updateStatement(plan, sent, "new", new ArrayParameters())
+    : undefined;
+}
+
+/** For rows that were sent whole. */
+export function insertSet(plan: TablePlan): StatementText | undefined {
+  return plan.written.length > 0 && plan.written.every(fitsArray)
+    ? insertStatement(plan, new ArrayParameters())
     : undefined;
 }
 

@@ -61,6 +61,8 @@ export interface Config {
     readonly mode: "group" | "transaction";
     /** Sessions on the target that write groups at the same time. */
     readonly workers: number | "auto";
+    /** To the target: whether its answers take long. */
+    readonly distance: "auto" | "near" | "far";
     /** Upper bounds of a group of transactions that become one target transaction; how long it may gather, in milliseconds. */
     readonly group: { readonly transactions: number; readonly bytes: number; readonly delayMs: number };
     /** A transaction is applied when it is so old, in milliseconds. */

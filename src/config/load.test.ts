@@ -59,6 +59,7 @@ describe("a file that is right", () => {
         conflict: "source-wins",
         mode: "group",
         workers: "auto",
+        distance: "auto",
         delayMs: 0,
         group: { transactions: 10_000, bytes: 4 * 2 ** 20, delayMs: 0 },
       },

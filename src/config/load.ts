@@ -155,6 +155,7 @@ function assemble(
       write: file.apply.write,
       mode: file.apply.mode,
       workers: file.apply.workers,
+      distance: file.apply.distance,
       group: { transactions, bytes, delayMs },
       delayMs: file.apply.delay,
     },

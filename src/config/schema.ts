@@ -185,7 +185,13 @@ export const configSchema = z
           .union([z.literal("auto"), z.int().min(1).max(16)])
           .default("auto")
           .describe(
-            "Sessions on the target that write groups at the same time while catching up, where the groups touch no row in common; they are committed in the source's order. `auto`: 4 where a round trip to the target takes more than a millisecond or there are more than two processors, else 1.",
+            "Sessions on the target that write groups at the same time while catching up, where the groups touch no row in common; they are committed in the source's order. `auto`: 4 where the target is far or there are more than two processors, else 1.",
+          ),
+        distance: z
+          .enum(["auto", "near", "far"])
+          .default("auto")
+          .describe(
+            "To the target. `far`: its answers take long, so small groups follow each other without waiting for them. `near`: they are waited for, and larger groups are cheaper. `auto`: far where a round trip takes more than a millisecond.",
           ),
         delay: duration(0, 30 * DAY)
           .prefault("0s")

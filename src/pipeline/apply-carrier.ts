@@ -108,6 +108,7 @@ class Arrival implements CarrierReceiver {
     this.relations = plans.map(({ relation }) => relation);
     const planOf = new Map(plans.map((plan) => [plan.relation, plan]));
     this.#applier = new Applier({
+      far: false,
       connection: session.connection,
       pipeline: header.name,
       progressLsn,

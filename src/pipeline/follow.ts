@@ -39,8 +39,12 @@ const CAPACITY_BYTES = 16 * 1024 * 1024;
 const WORKER_BYTES = 4 * 1024 * 1024;
 
 const AUTO_WORKERS = 4;
-/** A round trip to a server of which another is worth while. */
+/** A target whose answers take longer is far. */
 const LONG_TRIP_MS = 1;
+
+/** Of a round trip to a far target, and at most, a group grows before it is sent behind others: it need not wait for their answers. */
+const GROW_SHARE = 1 / 16;
+const MOST_GROW_MS = 5;
 
 /** While commits wait to be flushed the target is asked this often; the WAL writer flushes every 200 ms. */
 const FLUSH_POLL_MS = 100;
@@ -82,7 +86,10 @@ export async function follow(
   let flow: Flow | undefined;
   const hear = (connection: WireConnection): void =>
     void connection.closed.then((error) => transport.fail(error));
-  const parallel = await parallelOptions(context, open, hear);
+  const tripMs = await shortestTrip(open.session.connection);
+  const { distance } = config.apply;
+  const far = distance === "auto" ? tripMs > LONG_TRIP_MS : distance === "far";
+  const parallel = await parallelOptions(context, open, far, hear);
   const transport = new MemoryTransport({
     capacityBytes: CAPACITY_BYTES + (parallel.workers - 1) * WORKER_BYTES,
     groupTransactions: config.apply.mode === "transaction" ? 1 : config.apply.group.transactions,
@@ -115,6 +122,7 @@ export async function follow(
     binary,
     // Where foreign keys and triggers fire the order of statements is theirs to judge.
     write: open.session.replicaRole ? config.apply.write : "rows",
+    far,
     planFor: (relation, inProgress) => planner.plan(relation, inProgress),
     copies: planner.copies,
     snapshotAt: (lsn) => capture.snapshotAt(lsn),
@@ -131,6 +139,7 @@ export async function follow(
     options,
     progressLsn: progress.lsn,
     targetLsn: parseLsn(wal?.["lsn"] ?? ""),
+    growMs: Math.min(tripMs * GROW_SHARE, MOST_GROW_MS),
     open,
   });
   try {
@@ -156,28 +165,33 @@ function refuseStreaming({ streaming }: PipelineContext): void {
   streaming.refusedUntilMs = performance.now() + restMs;
 }
 
-/** Written by several at once on two processors that everything shares, a backlog is drained no sooner: see ADR 11. */
-async function workersFor(connection: WireConnection): Promise<number> {
-  if (availableParallelism() > 2) return AUTO_WORKERS;
+/** The shortest of some round trips, in milliseconds: a busy machine makes one or another long. */
+async function shortestTrip(connection: WireConnection): Promise<number> {
   let shortestMs = Number.POSITIVE_INFINITY;
   for (let round = 0; round < 3 && shortestMs > LONG_TRIP_MS; round++) {
     const startMs = performance.now();
     await connection.query("select");
     shortestMs = Math.min(shortestMs, performance.now() - startMs);
   }
-  return shortestMs > LONG_TRIP_MS ? AUTO_WORKERS : 1;
+  return shortestMs;
+}
+
+/** Written by several at once on two processors that everything shares, a backlog is drained no sooner: see ADR 11. */
+function workersFor(far: boolean): number {
+  return far || availableParallelism() > 2 ? AUTO_WORKERS : 1;
 }
 
 /** How the applier gets more sessions, and knows what it must not write at the same time. */
 async function parallelOptions(
   context: PipelineContext,
   { control, targetFacts, session }: OpenPipeline,
+  far: boolean,
   hear: (connection: WireConnection) => void,
 ): Promise<ParallelOptions> {
   const { config, target, log, ownBackends } = context;
   const { version } = targetFacts;
   const { workers: wanted } = config.apply;
-  const workers = wanted === "auto" ? await workersFor(session.connection) : wanted;
+  const workers = wanted === "auto" ? workersFor(far) : wanted;
   const constraints = workers > 1 ? await readConstraints(control, version, session.replicaRole) : undefined;
   return {
     workers,
@@ -203,6 +217,8 @@ interface FlowParts {
   readonly progressLsn: Lsn;
   /** End of the target's WAL, in which `progressLsn` is recorded. */
   readonly targetLsn: Lsn;
+  /** So long a group grows, in milliseconds, when it need not wait for what is in front of it. */
+  readonly growMs: number;
 }
 
 /** The loop, and what it knows. */
@@ -249,8 +265,8 @@ class Flow {
       if (delivery === undefined) await this.#pollFlush();
       else if (delivery.kind === "group") {
         const { group } = delivery;
-        const applied = await this.#parts.applier.apply(group, (answered) =>
-          this.#lookAhead(requests, answered),
+        const applied = await this.#parts.applier.apply(group, (answered, eager) =>
+          this.#lookAhead(requests, answered, eager),
         );
         transport.release(group);
         if (applied !== undefined) this.#applied(applied, group.members.at(-1)?.transaction.commitTime ?? 0);
@@ -286,10 +302,14 @@ class Flow {
   }
 
   /** The next group, unless somebody wants a stop behind the one that is being written. */
-  async #lookAhead({ paused, holdLsn }: Requests, answered: Promise<unknown>): Promise<Group | undefined> {
-    const { transport, options } = this.#parts;
+  async #lookAhead(
+    { paused, holdLsn }: Requests,
+    answered: Promise<unknown>,
+    eager: boolean,
+  ): Promise<Group | undefined> {
+    const { transport, options, growMs } = this.#parts;
     if (paused || holdLsn !== undefined || options.signal.aborted) return undefined;
-    const group = await transport.takeAhead(answered);
+    const group = await transport.takeAhead(answered, eager ? growMs : undefined);
     if (group !== undefined) this.#ahead.push(group);
     return group;
   }

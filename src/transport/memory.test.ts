@@ -187,6 +187,19 @@ describe("groups", () => {
     expect(shape(await carrier.take(0))).toMatchObject({ members: [[30, 1]] });
   });
 
+  test("ahead what still grows is taken as well once it has grown for its time, from its first transaction on", async () => {
+    const carrier = transport({});
+    const never = new Promise(() => {});
+    const ahead = carrier.takeAhead(never, 30);
+    send(carrier, 10, [1]);
+    send(carrier, 20, [1]);
+    expect((await ahead)?.members.map(({ transaction: { xid } }) => xid)).toEqual([10, 20]);
+    expect(await carrier.takeAhead(Promise.resolve(), 30)).toBeUndefined();
+    send(carrier, 30, [1]);
+    expect(await carrier.takeAhead(Promise.resolve(), 3_600_000)).toBeUndefined();
+    expect((await carrier.takeAhead(never, 0))?.members).toHaveLength(1);
+  });
+
   test("a group gathers for its time, and no longer position passes it meanwhile", async () => {
     const carrier = transport({ groupDelayMs: 60 });
     send(carrier, 10, [1]);

@@ -158,7 +158,10 @@ export class MemoryTransport implements ChangeSink {
       // Before 15 the source also sends transactions that changed nothing of ours.
       this.#passed(transaction);
     } else {
-      if (this.#members.length === 0) this.#groupSinceMs = performance.now();
+      if (this.#members.length === 0) {
+        this.#groupSinceMs = performance.now();
+        this.#wakeAhead?.();
+      }
       if (this.#changes.length === 0) this.#changes = this.#open;
       else for (const change of this.#open) this.#changes.push(change);
       this.#members.push({ transaction, end: this.#changes.length });
@@ -244,20 +247,38 @@ export class MemoryTransport implements ChangeSink {
   }
 
   /**
-   * A group that cannot grow any more, to be prepared while the one before is being written; waits for it until `signal`.
-   * Undefined when there is none: what still grows is better left to grow; or when a slice of a transaction in progress is next.
+   * A group to be prepared while the one before is being written: one that cannot grow any more, or has grown for `growMs`. Waits for
+   * it until `signal`. Undefined when there is none, or when a slice of a transaction in progress is next.
    */
-  async takeAhead(signal: Promise<unknown>): Promise<Group | undefined> {
-    if (this.#ready.length === 0) {
-      const ready = new Promise<void>((resolve) => {
-        this.#wakeAhead = resolve;
-      });
-      await Promise.race([signal.catch(() => {}), ready]);
-      this.#wakeAhead = undefined;
-    }
-    if (this.#ready[0] === undefined || this.#ready[0].inProgress) return undefined;
+  async takeAhead(signal: Promise<unknown>, growMs = Number.POSITIVE_INFINITY): Promise<Group | undefined> {
+    await this.#grown(signal, growMs);
+    if (this.#ready[0]?.inProgress || (this.#ready.length === 0 && this.#grewMs < growMs)) return undefined;
     const group = this.#takeGroup(undefined);
     return group === undefined ? undefined : this.#given(group);
+  }
+
+  async #grown(signal: Promise<unknown>, growMs: number): Promise<void> {
+    let over = false;
+    const end = (): void => {
+      over = true;
+      this.#wakeAhead?.();
+    };
+    void signal.then(end, end);
+    while (!over && this.#ready.length === 0 && this.#grewMs < growMs) {
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#wakeAhead = resolve;
+        const leftMs = growMs - this.#grewMs;
+        if (this.#members.length > 0 && Number.isFinite(leftMs)) timer = setTimeout(resolve, leftMs);
+      });
+      clearTimeout(timer);
+      this.#wakeAhead = undefined;
+    }
+  }
+
+  /** How long the group has grown; 0 while nothing is in it. */
+  get #grewMs(): number {
+    return this.#members.length === 0 ? 0 : performance.now() - this.#groupSinceMs;
   }
 
   /** Waits for `wake`, news or the time to pass. */
@@ -341,7 +362,7 @@ export class MemoryTransport implements ChangeSink {
 
   #takeGroup(holdLsn: Lsn | undefined): Group | undefined {
     const { groupDelayMs = 0, delayMs = 0 } = this.#options;
-    const gathers = performance.now() - this.#groupSinceMs < groupDelayMs;
+    const gathers = this.#grewMs < groupDelayMs;
     if (this.#ready.length === 0 && (!gathers || this.#atEnd || holdLsn !== undefined)) this.#closeGroup();
     const group = this.#ready[0];
     if (group === undefined) return undefined;

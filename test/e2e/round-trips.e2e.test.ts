@@ -51,3 +51,47 @@ test.for([
     await expectEqualTables(source.url, target.url);
   },
 );
+
+test(
+  "to a target over a line of 50 ms groups follow each other, and no answer is waited for",
+  { timeout: 120_000 },
+  async () => {
+    await using source = await freshDatabase(sharedCluster("source"));
+    await using target = await freshDatabase(sharedCluster("target"));
+    for (const database of [source, target])
+      await database.query("create table t (id int primary key, v text)");
+    using network = await startProxy({ target: { port: sharedCluster("target").port } });
+    network.delay(50);
+    await using running = runPipeline(
+      testConfig(source.url, { [source.name]: network.url(target.url) }),
+      source.name,
+    );
+    await caughtUp(source, running);
+    const counts = countAnswers(network);
+    const unanswered = countUnanswered(network);
+    await source.query(
+      "do $$ begin for i in 1 .. 1000 loop insert into t values (i, 'a'); update t set v = v || i where id = i / 2; commit; perform pg_sleep(0.001); end loop; end $$",
+    );
+    await caughtUp(source, running);
+    network.delay(0);
+    expect(counts.inTransaction).toBe(0);
+    expect(unanswered.most).toBeGreaterThan(4);
+    await expectEqualTables(source.url, target.url);
+  },
+);
+
+/** How many batches were on their way at once: Sync messages that no ReadyForQuery has answered. */
+function countUnanswered(network: Proxy): { most: number } {
+  const counts = { now: 0, most: 0 };
+  const count = (from: "client" | "server", type: string, change: number): void => {
+    const match = (): boolean => {
+      counts.now += change;
+      counts.most = Math.max(counts.most, counts.now);
+      return false;
+    };
+    void network.next({ from, type, match, action: "drop" });
+  };
+  count("client", "S", 1);
+  count("server", "Z", -1);
+  return counts;
+}

@@ -89,7 +89,7 @@ interface Target extends AsyncDisposable {
 }
 
 async function openTarget(
-  options: { keysOf?: (plan: TablePlan) => RowKeys; enforcesForeignKeys?: boolean } = {},
+  options: { keysOf?: (plan: TablePlan) => RowKeys; enforcesForeignKeys?: boolean; far?: boolean } = {},
 ): Promise<Target> {
   const database = await freshDatabase(sharedCluster("target"));
   await database.query(SCHEMA);
@@ -108,7 +108,7 @@ async function openTarget(
   const session = { ...SESSION, conninfo, pipeline: PIPELINE, version };
   const { connection } = await openTargetSession({ ...session, ownBackends: new Set() });
   const tables = await readTables(control, version);
-  const { enforcesForeignKeys = false } = options;
+  const { enforcesForeignKeys = false, far = false } = options;
   const constraints = await readConstraints(control, version, !enforcesForeignKeys);
   const asRole = async (writer: WireConnection): Promise<void> => {
     if (enforcesForeignKeys) await writer.query("set session_replication_role = origin");
@@ -117,6 +117,7 @@ async function openTarget(
   const workers: WireConnection[] = [];
   const applier = new Applier({
     connection,
+    far,
     pipeline: PIPELINE,
     progressLsn: ZERO_LSN,
     planFor: async (described) =>
@@ -254,18 +255,19 @@ const contents = async (database: FreshDatabase): Promise<Rows> => {
 const sorted = (rows: Rows): Rows => new Map([...rows].toSorted(([a], [b]) => Number(a) - Number(b)));
 
 test.for([
-  ["few keys: nearly all groups meet", 15],
-  ["some keys", 300],
-  ["many keys: few groups meet", 20_000],
+  ["few keys: nearly all groups meet", 15, false],
+  ["some keys", 300, false],
+  ["many keys: few groups meet", 20_000, false],
+  ["the target is far: each follows the other without waiting for an answer", 300, true],
 ] as const)(
   "groups written at the same time leave what the source has, and are seen in its order: %s",
   { timeout: 120_000 },
-  async ([, keys], { annotate }) => {
+  async ([, keys, far], { annotate }) => {
     await annotate(`ERSERVER_TEST_SEED=${SEED}`);
-    await using target = await openTarget();
+    await using target = await openTarget({ far });
     const { database } = target;
     // Or this would show nothing.
-    let number = await openWorkers(target);
+    let number = far ? 0 : await openWorkers(target);
     const random = new SeededRandom(SEED + keys);
     const stopping = new AbortController();
     const order = readOrder(database, stopping.signal);

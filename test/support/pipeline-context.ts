@@ -17,6 +17,7 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
   const gear = process.env["ERSERVER_TEST_GEAR"] as Config["gear"] | undefined;
   const capture = process.env["ERSERVER_TEST_CAPTURE"] as Config["capture"] | undefined;
   const workers = process.env["ERSERVER_TEST_WORKERS"];
+  const distance = process.env["ERSERVER_TEST_DISTANCE"] as Config["apply"]["distance"] | undefined;
   // Small groups, so that there are many to be written at the same time.
   const group = workers === undefined || extra.includes("group:") ? {} : { transactions: 2 };
   return {
@@ -27,6 +28,7 @@ export function testConfig(sourceUrl: string, targets: Readonly<Record<string, s
     apply: {
       ...config.apply,
       ...(write === undefined || extra.includes("write:") ? {} : { write }),
+      ...(distance === undefined || extra.includes("distance:") ? {} : { distance }),
       ...(workers === undefined || extra.includes("workers:") ? {} : { workers: Number(workers) }),
       group: { ...config.apply.group, ...group },
     },

@@ -44,7 +44,7 @@ const LONG_TRIP_MS = 1;
 
 /** Of a round trip to a far target, and at most, a group grows before it is sent behind others: it need not wait for their answers. */
 const GROW_SHARE = 1 / 16;
-const MOST_GROW_MS = 5;
+const MOST_GROW_MS = 2;
 
 /** While commits wait to be flushed the target is asked this often; the WAL writer flushes every 200 ms. */
 const FLUSH_POLL_MS = 100;

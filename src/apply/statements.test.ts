@@ -218,7 +218,10 @@ describe("statements for many rows", () => {
     });
   });
 
-  test("are not for arrays of arrays, nor where nothing can be set", () => {
+  test("are not for arrays of arrays or of rows, nor where nothing can be set", () => {
+    const composites = plan([column("id"), column("p", { typeName: "pair", composite: true })], ["id"]);
+    expect(updateSet(composites, composites.written)).toBeUndefined();
+    expect(insertSet(composites)).toBeUndefined();
     const arrays = plan([column("id"), column("a", { typeName: "integer[]" })], ["id"]);
     expect(updateSet(arrays, arrays.written)).toBeUndefined();
     expect(updateSet(arrays, arrays.written.slice(0, 1))).toBeDefined();

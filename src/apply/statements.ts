@@ -194,9 +194,9 @@ export function deleteSet(plan: TablePlan): StatementText | undefined {
   return plan.key.every(fitsArray) ? deleteStatement(plan, new ArrayParameters()) : undefined;
 }
 
-/** `unnest` takes arrays of arrays apart to the last element. */
+/** `unnest` takes arrays of arrays apart to the last element, and rows to columns. */
 const fitsArray = ({ target }: PlannedColumn): boolean =>
-  !target.typeName.endsWith("[]") && !target.baseType?.endsWith("[]");
+  !target.composite && !target.typeName.endsWith("[]") && !target.baseType?.endsWith("[]");
 
 export function copyInStatement(plan: TablePlan, binary: boolean): string {
   const names = plan.written.map((column) => quoteIdent(column.target.name)).join(", ");

@@ -28,6 +28,8 @@ export interface CatalogColumn {
   readonly identity: "" | "a" | "d";
   /** Its binary form means the same on every server: built-in types and enums, and domains and arrays of built-in ones. */
   readonly binarySafe: boolean;
+  /** A row type, or a domain over one. */
+  readonly composite: boolean;
   /** Of a domain: the type that it is over in the end, as SQL. PostgreSQL finds no polymorphic operator for a domain itself. */
   readonly baseType: string | null;
   /** Schema of the type's own `=` operator, quoted by the server; null for polymorphic equality, which is in pg_catalog. */
@@ -101,6 +103,7 @@ interface ColumnRow {
   generated: string;
   identity: "" | "a" | "d";
   binary_safe: string;
+  composite: string;
   base_type: string | null;
   equality_schema: string | null;
 }
@@ -152,6 +155,7 @@ const columnsQuery = (version: number, condition = ""): string => `
           when base.oid >= ${FIRST_UNFIXED_OID} then false
           else base.typtype in ('b', 'r', 'm') and base.typname !~ '^_?(reg|tsquery|oidvector|int2vector)' and base.typsend <> 0
             and not exists (select 1 from pg_catalog.pg_type e where e.oid = base.typelem and e.typsend = 0) end)::text as binary_safe,
+    (base.typtype = 'c')::text as composite,
     case when t.typtype = 'd' then pg_catalog.format_type(base.oid, -1) end as base_type,
     (select pg_catalog.quote_ident(o_n.nspname) from pg_catalog.pg_operator o join pg_catalog.pg_namespace o_n on o_n.oid = o.oprnamespace
       where o.oprname = '=' and o.oprleft = base.oid and o.oprright = base.oid limit 1) as equality_schema
@@ -295,6 +299,7 @@ function toColumn(row: ColumnRow): CatalogColumn {
     virtual: row.generated === "v",
     identity: row.identity,
     binarySafe: row.binary_safe === "true",
+    composite: row.composite === "true",
     baseType: row.base_type,
     equalitySchema: row.equality_schema,
   };

@@ -108,3 +108,18 @@ test("arrays, domains, character and bit types travel in sets as they are, whate
   await replication.expectEqual();
   expect(await target.query("select replays from erserver.progress")).toEqual([{ replays: "0" }]);
 });
+
+test("composites, of which `unnest` would make columns, are written row by row in a set", async () => {
+  await using replication = await startReplication({
+    schema:
+      "create type pair as (a int, b text); create domain couple as pair; create table t (id int primary key, p pair, c couple, n int)",
+    config: SETS,
+  });
+  await replication.caughtUp();
+  await replication.source.query(
+    `insert into t select i, (i, 'x, "y')::pair, (null, '')::couple, i from generate_series(1, 60) i; update t set p = (id, null)::pair, n = n + 1 where id > 30; delete from t where id < 10`,
+  );
+  await replication.caughtUp();
+  await replication.expectEqual();
+  expect(await replication.target.query("select replays from erserver.progress")).toEqual([{ replays: "0" }]);
+});

@@ -16,6 +16,7 @@ export function catalogColumn(name: string, change: Partial<CatalogColumn> = {})
     virtual: false,
     identity: "",
     binarySafe: true,
+    composite: false,
     baseType: null,
     equalitySchema: "pg_catalog",
     ...change,

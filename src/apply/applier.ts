@@ -7,7 +7,7 @@ import { SQLSTATE } from "../errors/sqlstate.ts";
 import type { WireConnection } from "../wire/connection.ts";
 import { withoutCopied } from "./already-copied.ts";
 import { applyRefused } from "./apply-errors.ts";
-import { canCommitUnanswered, type Committed, Flight, type Plans, rowsOf } from "./flight.ts";
+import { canCommitUnanswered, type Committed, Flight, type PlanOf, rowsOf } from "./flight.ts";
 import { Footprint, type RowKeys } from "./footprint.ts";
 import { InProgress } from "./in-progress.ts";
 import { Lane } from "./lane.ts";
@@ -94,8 +94,8 @@ export type NextGroup = (answered: Promise<unknown>, eager: boolean) => Promise<
 const FEW_CHANGES = 50;
 
 /**
- * So few changes are committed in the flight that writes them: near, where the check that each statement needs for that costs more than
- * the answer that need not be waited for, and far.
+ * At most so many changes are committed in the flight that writes them, whatever is in front of it. Near, the check that each statement
+ * needs for that soon costs more than the answer that need not be waited for.
  */
 const FEW_UNANSWERED = { near: 20, far: 1_000 };
 
@@ -112,7 +112,7 @@ const BLOCKED_MS = 1_000;
 interface Begun {
   readonly delivered: Group;
   readonly flight: Flight;
-  /** Undefined where nothing may be written at the same time. */
+  /** Undefined where it may touch anything. */
   readonly footprint: Footprint | undefined;
 }
 
@@ -138,9 +138,11 @@ interface Beginning {
 export class Applier implements AsyncDisposable {
   readonly #options: ApplierOptions;
   readonly #lanes: Lanes;
-  readonly #plans: Plans;
+  readonly #planOf: PlanOf = (relation) => this.#plans.get(relation) as TablePlan;
   /** By the relation as the stream described it: a group may hold changes from before and after an ALTER TABLE. */
-  readonly #planOf = new WeakMap<Relation, TablePlan>();
+  readonly #plans = new WeakMap<Relation, TablePlan>();
+  /** A group that cannot be written; that is thrown when its time has come. */
+  #refused: Group | undefined;
   readonly #keysOf = new WeakMap<Relation, RowKeys>();
   readonly #inProgress: InProgress;
   readonly #watch: NodeJS.Timeout;
@@ -164,11 +166,12 @@ export class Applier implements AsyncDisposable {
     this.#progressLsn = progressLsn;
     const open = async (): Promise<Lane> => new Lane({ ...options, connection: await parallel.connect() });
     this.#lanes = new Lanes(new Lane({ ...options, connection }), { ...parallel, open });
-    this.#plans = {
-      make: (group) => this.#plan(group),
-      of: (relation) => this.#planOf.get(relation) as TablePlan,
-    };
-    this.#inProgress = new InProgress({ plans: this.#plans, open, isNet: (slice) => this.#isNet(slice) });
+    this.#inProgress = new InProgress({
+      plan: (slice) => this.#plan(slice),
+      planOf: this.#planOf,
+      open,
+      isNet: (slice) => this.#isNet(slice),
+    });
     // Of a session that is lost the pipeline hears.
     this.#watch = setInterval(() => void this.#look().catch(() => {}), BLOCKED_MS);
   }
@@ -263,8 +266,8 @@ export class Applier implements AsyncDisposable {
   async #plan({ changes, inProgress }: Group): Promise<void> {
     for (const change of changes) {
       for (const relation of change instanceof RowChange ? [change.relation] : change.relations)
-        if (!this.#planOf.has(relation))
-          this.#planOf.set(relation, await this.#options.planFor(relation, inProgress === true));
+        if (!this.#plans.has(relation))
+          this.#plans.set(relation, await this.#options.planFor(relation, inProgress === true));
     }
   }
 
@@ -288,17 +291,21 @@ export class Applier implements AsyncDisposable {
         continue;
       }
       const group = this.#remaining(delivered);
-      if (!(await this.#isPlanned(group))) return;
+      if (delivered === this.#refused) return;
+      if (!(await this.#isPlanned(group))) {
+        this.#refused = delivered;
+        return;
+      }
       // What is begun may have been taken back meanwhile: then another group is next.
       if (this.#given[this.#begun.length - 1] !== delivered) continue;
-      const small = this.#isUnanswered(group);
-      const footprint = small ? undefined : this.#footprint(group);
+      const byItself = this.#isUnanswered(group);
+      const footprint = byItself ? undefined : this.#footprint(group);
       const lane = this.#laneFor(footprint);
       const before = (this.#begun.at(-1) as Begun).flight;
       const behind = this.#begun.findLast(({ flight }) => flight.lane === lane)?.flight;
-      const unanswered = small || (before === behind && this.#mayFollowUnanswered(group));
+      const unanswered = byItself || (before === behind && this.#mayFollowUnanswered(group, footprint));
       const flight = this.#begin({ group, unanswered, before, lane, behind });
-      this.#begun.push({ delivered, flight, footprint: unanswered ? undefined : footprint });
+      this.#begun.push({ delivered, flight, footprint });
       if (before !== behind) void commitInTurn(flight, before);
     }
   }
@@ -306,7 +313,7 @@ export class Applier implements AsyncDisposable {
   #hasRoom(): boolean {
     const ahead = this.#begun.slice(1);
     const answered = ahead.filter(({ flight }) => !flight.options.unanswered).length;
-    if (this.#laneOf(this.#begun[0]).isStale) return false;
+    if (this.#laneOf(this.#begun[0]).isStale || ahead.some(({ flight }) => flight.hasFailed)) return false;
     // While groups fail, whatever is sent behind them is sent in vain.
     const most = this.#serial > 0 ? 1 : MOST_UNANSWERED;
     return ahead.length < most && answered < this.#options.parallel.workers;
@@ -315,12 +322,16 @@ export class Applier implements AsyncDisposable {
   /** Its COMMIT waits for no answer, and neither does what is behind it, in the same session. */
   #isUnanswered(group: Group): boolean {
     const most = this.#options.far ? FEW_UNANSWERED.far : this.#isNet(group) ? 0 : FEW_UNANSWERED.near;
-    return group.changes.length <= most && canCommitUnanswered(group, this.#plans.of);
+    return group.changes.length <= most && canCommitUnanswered(group, this.#planOf);
   }
 
-  /** The same for a large group that has to be written behind the one in front of it in any case. */
-  #mayFollowUnanswered(group: Group): boolean {
-    return this.#options.far && this.#isNet(group) && canCommitUnanswered(group, this.#plans.of);
+  /** The same for a large group that could not be written beside those in front of it in any case. */
+  #mayFollowUnanswered(group: Group, footprint: Footprint | undefined): boolean {
+    if (!this.#options.far || !this.#isNet(group) || !canCommitUnanswered(group, this.#planOf)) return false;
+    return (
+      footprint === undefined ||
+      this.#begun.some((other) => other.footprint !== undefined && footprint.meets(other.footprint))
+    );
   }
 
   #footprint(group: Group): Footprint | undefined {
@@ -328,7 +339,6 @@ export class Applier implements AsyncDisposable {
     return new Footprint(group, (relation) => this.#keys(relation));
   }
 
-  /** What cannot be planned is thrown when the group's time has come. */
   async #isPlanned(group: Group): Promise<boolean> {
     return this.#plan(group).then(
       () => true,
@@ -340,7 +350,9 @@ export class Applier implements AsyncDisposable {
   #laneFor(footprint: Footprint | undefined): Lane {
     const last = this.#laneOf(this.#begun.at(-1));
     const met = this.#begun.findLast(
-      (other) => footprint === undefined || other.footprint === undefined || footprint.meets(other.footprint),
+      ({ flight, footprint: other }) =>
+        // An unanswered one has no turn for which what is behind it in another session could wait.
+        flight.options.unanswered || footprint === undefined || other === undefined || footprint.meets(other),
     );
     if (met !== undefined) return met.flight.lane;
     const busy = new Set(this.#begun.toReversed().map(({ flight }) => flight.lane));
@@ -356,7 +368,7 @@ export class Applier implements AsyncDisposable {
   #keys(relation: Relation): RowKeys {
     let keys = this.#keysOf.get(relation);
     if (keys === undefined) {
-      keys = this.#options.parallel.keysOf(this.#plans.of(relation));
+      keys = this.#options.parallel.keysOf(this.#planOf(relation));
       this.#keysOf.set(relation, keys);
     }
     return keys;
@@ -371,7 +383,7 @@ export class Applier implements AsyncDisposable {
     const options = {
       group,
       lane,
-      plans: this.#plans,
+      planOf: this.#planOf,
       counts: { rows: rows + rowsOf(group), replays, conflicts },
       fromLsn: before?.toLsn ?? this.#progressLsn,
       sliced: before?.group.begins === false,
@@ -397,17 +409,21 @@ export class Applier implements AsyncDisposable {
     await lane.undo(group);
     this.#withdraw(ahead.filter((other) => other.lane !== lane));
     await Promise.all(this.#withdrawn.values());
-    const again = flight.options.net ? await this.#inOrder(flight) : undefined;
+    const { net, unanswered } = flight.options;
+    const again = net || unanswered ? await this.#inOrder(flight) : undefined;
     if (again !== undefined) return again;
     await this.#replay(flight);
     flight.rewritten();
     return flight;
   }
 
-  /** What a set objects to may be its order alone, such as two rows that exchange a unique value. */
+  /**
+   * What a set objects to may be its order alone, such as two rows that exchange a unique value; what checks itself is refused where a
+   * rule of the target fires.
+   */
   async #inOrder(flight: Flight): Promise<Flight | undefined> {
     // A slice's savepoint is there still.
-    const again = new Flight({ ...flight.options, net: false, sliced: true });
+    const again = new Flight({ ...flight.options, net: false, unanswered: false, sliced: true });
     if (await again.succeeded()) return again;
     await flight.lane.undo(flight.group);
     return undefined;
@@ -418,7 +434,7 @@ export class Applier implements AsyncDisposable {
     const { conflict, pipeline } = this.#options;
     if (group.begins) await connection.query("begin");
     await connection.query("set constraints all deferred");
-    const replay = { connection, pipeline, conflict, writer: rows, planOf: this.#plans.of };
+    const replay = { connection, pipeline, conflict, writer: rows, planOf: this.#planOf };
     counts.conflicts += await replayGroup(replay, group);
   }
 

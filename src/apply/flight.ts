@@ -11,14 +11,10 @@ import { applyRefused, columnsNotSent, partTruncated } from "./apply-errors.ts";
 import { fold, type Step } from "./fold.ts";
 import type { Lane } from "./lane.ts";
 import { FLUSH_BYTES } from "./set-writer.ts";
-import { hasAlwaysIdentity, type TablePlan } from "./table-plan.ts";
+import { hasNothingToSet, type TablePlan } from "./table-plan.ts";
 
-/** How the tables of a group are written. */
-export interface Plans {
-  /** Rejects when a relation of the group cannot be written (ERS-4xx). To be called before the group is written. */
-  readonly make: (group: Group) => Promise<void>;
-  readonly of: (relation: Relation) => TablePlan;
-}
+/** How a table is written; of relations that are planned. */
+export type PlanOf = (relation: Relation) => TablePlan;
 
 /** Of an open target transaction. */
 export interface Counts {
@@ -30,7 +26,7 @@ export interface Counts {
 export interface FlightOptions {
   readonly group: Group;
   readonly lane: Lane;
-  readonly plans: Plans;
+  readonly planOf: PlanOf;
   /** Of the target transaction, with this group. */
   readonly counts: Counts;
   /** The target's position before this group. */
@@ -51,12 +47,15 @@ export interface Committed {
   readonly at: number;
 }
 
-/** Whether a group, whose relations are planned, can be committed in the flight that writes it: all its statements fail by themselves when they do not affect their rows. */
-export function canCommitUnanswered({ begins, ends, changes }: Group, planOf: Plans["of"]): boolean {
+/**
+ * Whether a group can be committed in the flight that writes it: all its statements fail by themselves when they do not affect their
+ * rows. Those that begin with WITH cannot.
+ */
+export function canCommitUnanswered({ begins, ends, changes }: Group, planOf: PlanOf): boolean {
   return (
     begins &&
     ends &&
-    changes.every((change) => change instanceof RowChange && !hasAlwaysIdentity(planOf(change.relation)))
+    changes.every((change) => change instanceof RowChange && !hasNothingToSet(planOf(change.relation)))
   );
 }
 
@@ -148,9 +147,18 @@ export class Flight {
     await this.#answer.catch(() => {});
   }
 
-  /** False when it must be done otherwise; the transaction is then to be rolled back to before the group. */
+  /** A statement of it has failed: whatever is behind it in its session fails as well. */
+  get hasFailed(): boolean {
+    return this.#batch.failed;
+  }
+
+  /**
+   * False when it must be done otherwise; the transaction is then to be rolled back to before the group. What is wrong with the position
+   * is seen by `commit`.
+   */
   async succeeded(): Promise<boolean> {
-    const { error, affected } = await this.#answer;
+    const { error, affected, failedAt } = await this.#answer;
+    if (this.#commits && failedAt === this.#expected.length - 2) return true;
     if (error === undefined) return this.#expected.every((count, at) => count < 0 || affected[at] === count);
     // A deadlock may be with one of our own sessions.
     if (isPassing(error.code) && error.code !== SQLSTATE.deadlockDetected)
@@ -191,11 +199,11 @@ export class Flight {
 
   /** In an object: a promise of a promise would wait for the answer too. */
   async #write(encodedBefore: Promise<void> | undefined): Promise<{ answer: Promise<BatchResult> }> {
-    const { group, lane, sliced, net, plans, turn } = this.options;
+    const { group, lane, sliced, net, planOf, turn } = this.options;
     const batch = this.#batch;
     // What is prepared in a session is prepared in the order in which it is sent.
     await encodedBefore;
-    const steps = net ? fold(group, plans.of) : undefined;
+    const steps = net ? fold(group, planOf) : undefined;
     // Begins the target transaction, or a slice of it behind a savepoint. The savepoint before is released: each that is open
     // costs the server memory, and a look-up of every row version in all of them. What is in progress is only taken back whole.
     const savepoint = group.inProgress ? [] : sliced ? ["release", "savepoint"] : ["savepoint"];
@@ -245,15 +253,15 @@ export class Flight {
   }
 
   #change(change: Change, transaction: Transaction): void {
-    const { plans } = this.options;
+    const { planOf } = this.options;
     const { rows } = this.lane;
     if (change instanceof RowChange) {
-      const plan = plans.of(change.relation);
+      const plan = planOf(change.relation);
       if (!rows.row(this.#batch, plan, change, this.#commits)) throw columnsNotSent(plan, transaction);
       this.#expected.push(1);
       return;
     }
-    const changed = change.relations.map(plans.of);
+    const changed = change.relations.map(planOf);
     if (!rows.truncate(this.#batch, changed, change)) throw partTruncated(changed, transaction);
     this.#expected.push(-1);
   }

@@ -2,11 +2,13 @@ import type { Group } from "../change/group.ts";
 import type { Lsn } from "../change/lsn.ts";
 import { ErserverError } from "../errors/erserver-error.ts";
 import { mustCommitFirst } from "../errors/must-commit-first.ts";
-import { Flight, type Plans, rowsOf } from "./flight.ts";
+import { Flight, type PlanOf, rowsOf } from "./flight.ts";
 import type { Lane } from "./lane.ts";
 
 export interface InProgressOptions {
-  readonly plans: Plans;
+  /** Rejects when a relation of the slice cannot be written (ERS-4xx). */
+  readonly plan: (slice: Group) => Promise<void>;
+  readonly planOf: PlanOf;
   readonly open: () => Promise<Lane>;
   /** Whether a slice is written as net changes. */
   readonly isNet: (slice: Group) => boolean;
@@ -90,11 +92,11 @@ export class InProgress implements AsyncDisposable {
     const written = this.#written.get(xid) ?? (await this.#begin(xid));
     const { lane, last } = written;
     written.rows += rowsOf(slice);
-    await this.#options.plans.make(slice);
+    await this.#options.plan(slice);
     const flight = new Flight({
       group: slice,
       lane,
-      plans: this.#options.plans,
+      planOf: this.#options.planOf,
       counts: { rows: written.rows, replays: 0, conflicts: 0 },
       fromLsn,
       sliced: false,

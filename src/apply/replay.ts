@@ -119,18 +119,17 @@ async function replayRow(
   return true;
 }
 
-/** One statement behind a savepoint; when it fails the transaction is as before it. Its result has index 1. */
+/** One statement behind a savepoint, in one flight; when it fails the transaction is as before it. Its result has index 1. */
 async function step(replay: Replay, write: (batch: Batch) => void): Promise<BatchResult> {
   const { connection, writer } = replay;
   const batch = connection.batch();
   batch.parse("", "savepoint erserver_step", []);
   batch.bindExecute("", []);
   write(batch);
+  batch.parse("", "release savepoint erserver_step", []);
+  batch.bindExecute("", []);
   const result = await batch.send();
-  if (result.error === undefined) {
-    await connection.query("release savepoint erserver_step");
-    return result;
-  }
+  if (result.error === undefined) return result;
   if (isPassing(result.error.code)) throw applyRefused(result.error, undefined, undefined, "replay");
   await connection.query(
     "rollback to savepoint erserver_step; release savepoint erserver_step; deallocate all",

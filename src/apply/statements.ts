@@ -137,6 +137,7 @@ export function updateStatement(
     (column) => `${quoteIdent(column.target.name)} = ${parameters.add("new", column)}`,
   );
   if (assignments.length === 0) {
+    // See hasNothingToSet.
     const any = plan.target.columns.find((column) => column.identity !== "a" && !column.generated);
     if (any === undefined) return rewriteStatement(plan, sent, keyImage);
     assignments.push(`${quoteIdent(any.name)} = ${quoteIdent(any.name)}`);

@@ -33,6 +33,11 @@ export function hasAlwaysIdentity({ target }: TablePlan): boolean {
   return target.columns.some((column) => column.identity === "a");
 }
 
+/** UPDATE can set no column at all, and each row is written anew. */
+export function hasNothingToSet({ target }: TablePlan): boolean {
+  return target.columns.every((column) => column.identity === "a" || column.generated);
+}
+
 export type SourceType = Pick<CatalogColumn, "typeName" | "baseType" | "typeModifier">;
 
 export interface PlanInput {

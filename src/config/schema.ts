@@ -191,7 +191,7 @@ export const configSchema = z
           .enum(["auto", "near", "far"])
           .default("auto")
           .describe(
-            "To the target. `far`: its answers take long, so small groups follow each other without waiting for them. `near`: they are waited for, and larger groups are cheaper. `auto`: far where a round trip takes more than a millisecond.",
+            "How far the target is. `far`: its answers take long, so groups follow each other without waiting for them, which costs it a little more work. `near`: they are waited for. `auto`: far where a round trip takes more than a millisecond.",
           ),
         delay: duration(0, 30 * DAY)
           .prefault("0s")

@@ -77,7 +77,7 @@ export async function follow(
   open: OpenPipeline,
   options: FollowOptions,
 ): Promise<void> {
-  const { config, target } = context;
+  const { config, target, log } = context;
   const binary = usesBinary(context, open);
   const progress = await open.store.progress();
   if (progress === undefined) throw new Error("no progress is recorded");
@@ -89,6 +89,7 @@ export async function follow(
   const tripMs = await shortestTrip(open.session.connection);
   const { distance } = config.apply;
   const far = distance === "auto" ? tripMs > LONG_TRIP_MS : distance === "far";
+  log.debug(`the target is ${far ? "far" : "near"}: a round trip takes ${tripMs.toFixed(1)} ms`);
   const parallel = await parallelOptions(context, open, far, hear);
   const transport = new MemoryTransport({
     capacityBytes: CAPACITY_BYTES + (parallel.workers - 1) * WORKER_BYTES,

@@ -251,20 +251,22 @@ export class MemoryTransport implements ChangeSink {
    * it until `signal`. Undefined when there is none, or when a slice of a transaction in progress is next.
    */
   async takeAhead(signal: Promise<unknown>, growMs = Number.POSITIVE_INFINITY): Promise<Group | undefined> {
-    await this.#grown(signal, growMs);
-    if (this.#ready[0]?.inProgress || (this.#ready.length === 0 && this.#grewMs < growMs)) return undefined;
+    const { groupDelayMs = 0 } = this.#options;
+    if (!(await this.#isGrown(signal, Math.max(growMs, groupDelayMs)))) return undefined;
+    if (this.#ready[0]?.inProgress) return undefined;
     const group = this.#takeGroup(undefined);
     return group === undefined ? undefined : this.#given(group);
   }
 
-  async #grown(signal: Promise<unknown>, growMs: number): Promise<void> {
+  async #isGrown(signal: Promise<unknown>, growMs: number): Promise<boolean> {
     let over = false;
     const end = (): void => {
       over = true;
       this.#wakeAhead?.();
     };
     void signal.then(end, end);
-    while (!over && this.#ready.length === 0 && this.#grewMs < growMs) {
+    const isGrown = (): boolean => this.#ready.length > 0 || this.#grewMs >= growMs;
+    while (!over && !isGrown()) {
       let timer: NodeJS.Timeout | undefined;
       await new Promise<void>((resolve) => {
         this.#wakeAhead = resolve;
@@ -274,6 +276,7 @@ export class MemoryTransport implements ChangeSink {
       clearTimeout(timer);
       this.#wakeAhead = undefined;
     }
+    return isGrown();
   }
 
   /** How long the group has grown; 0 while nothing is in it. */

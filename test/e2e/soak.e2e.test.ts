@@ -21,7 +21,7 @@ const PARALLEL = "workers: 4, write: sets, group: { transactions: 3 }";
 
 const WAYS = [
   { capture: "wal", gear: "auto", apply: PARALLEL },
-  { capture: "wal", gear: "auto", apply: "workers: 1, distance: far" },
+  { capture: "wal", gear: "auto", apply: "distance: far" },
   { capture: "wal", gear: "bulk", apply: PARALLEL },
   { capture: "wal", gear: "bulk", apply: "workers: 1" },
   { capture: "trigger", gear: "auto", apply: "workers: 1" },

@@ -217,6 +217,18 @@ function randomGroup(random: SeededRandom, rows: Rows, number: number, keys: num
   return groupOf(number, changes);
 }
 
+/** All rows of one of three blocks, which no other group touches: more changes than go to a far target with their COMMIT by themselves. */
+function largeGroup(random: SeededRandom, rows: Rows, number: number): Group {
+  const first = 100_000 * random.integer(1, 3);
+  const changes = Array.from({ length: 1_001 }, (_, at) => {
+    const id = String(first + at);
+    const kind = rows.has(id) ? "update" : "insert";
+    rows.set(id, [null, `v${number}`]);
+    return rowChange(kind, T, undefined, [id, null, `v${number}`]);
+  });
+  return groupOf(number, changes);
+}
+
 /** Looks all the time, until it is stopped, whether groups were committed in order. Resolves with how many looks there were. */
 function readOrder(database: FreshDatabase, stopping: AbortSignal): Promise<number> {
   const read = async (): Promise<number> => {
@@ -275,7 +287,12 @@ test.for([
     const rows: Rows = new Map();
     try {
       for (let round = 0; round < 8; round++) {
-        const groups = Array.from({ length: 50 }, () => randomGroup(random, rows, ++number, keys));
+        const share = far ? [0.1, 0.9][round % 2] : 0;
+        const groups = Array.from({ length: 50 }, () =>
+          random.chance(share ?? 0)
+            ? largeGroup(random, rows, ++number)
+            : randomGroup(random, rows, ++number, keys),
+        );
         await target.apply(groups);
         expect(await contents(database)).toEqual(sorted(rows));
       }
@@ -290,6 +307,21 @@ test.for([
     expect(progress).toEqual({ transactions: number, conflicts: 0 });
   },
 );
+
+test("what is on its way to a far target behind a group that fails is written again, in order", async () => {
+  await using target = await openTarget({ far: true });
+  const { database } = target;
+  let number = 0;
+  const ids = Array.from({ length: 40 }, (_, at) => at + 1);
+  await target.apply(ids.map((id) => groupOf(++number, [insert(id)])));
+  await database.query("delete from t where id in (7, 8, 30)");
+  await target.apply(ids.map((id) => groupOf(++number, [update(id, null, "a"), update(id, null, "b")])));
+  expect(await contents(database)).toEqual(new Map(ids.map((id) => [String(id), [null, "b"]])));
+  const [progress] = await database.query("select transactions::int, conflicts::int from erserver.progress");
+  expect(progress).toEqual({ transactions: number, conflicts: 3 });
+  const [log] = await database.query("select count(*)::int, max(n) from log");
+  expect(log).toEqual({ count: number, max: number });
+});
 
 const insert = (id: number, u: string | null = null, v = "v"): RowChange =>
   rowChange("insert", T, undefined, [String(id), u, v]);

@@ -15,15 +15,16 @@ const SERVERS = process.env.ERSERVER_SERVERS ?? path.join(ROOT, "node_modules", 
 /** Majors of package.json are found without us. */
 const VERSIONS = {
   10: "10.23.0-beta.6",
+  11: "11.22.1-beta.11",
   12: "12.22.0-beta.15",
   13: "13.23.0-beta.16",
   14: "14.23.0-beta.17",
   16: "16.14.0-beta.17",
   17: "17.10.0-beta.17",
 };
-const SOURCES = [10, 12, 13, 14, 15, 16, 17, 18];
+const SOURCES = [10, 11, 12, 13, 14, 15, 16, 17, 18];
 const TARGETS = [13, 14, 15, 16, 17, 18];
-const PAIRS = ["10-13", "12-14", "13-15", "14-16", "15-17", "16-18", "17-18", "18-15"];
+const PAIRS = ["10-13", "11-16", "12-14", "13-15", "14-16", "15-17", "16-18", "17-18", "18-15"];
 const ALL = SOURCES.flatMap((source) => TARGETS.map((target) => `${source}-${target}`));
 
 const say = (line) => process.stdout.write(`${line}\n`);

@@ -35,7 +35,7 @@ export interface SetWriterOptions {
   readonly always: boolean;
 }
 
-/** How many rows of one table are written. */
+/** A statement that writes many rows of one table, and what writes each where there are few. */
 interface SetStatement {
   readonly kind: string;
   /** Undefined where arrays cannot hold the values. */

@@ -70,7 +70,7 @@ test(
     const counts = countAnswers(network);
     const unanswered = countUnanswered(network);
     await source.query(
-      "do $$ begin for i in 1 .. 1000 loop insert into t values (i, 'a'); update t set v = v || i where id = i / 2; commit; perform pg_sleep(0.001); end loop; end $$",
+      "do $$ begin for i in 1 .. 400 loop insert into t values (i, 'a'); update t set v = v || i where id = i / 2; commit; perform pg_sleep(0.003); end loop; end $$",
     );
     await caughtUp(source, running);
     network.delay(0);

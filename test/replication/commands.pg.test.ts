@@ -25,6 +25,7 @@ import {
   type RunningPipeline,
   startReplication,
   testConfig,
+  THERE,
 } from "../support/pipeline-context.ts";
 import { until } from "../support/wait.ts";
 
@@ -264,7 +265,7 @@ test("a change that waits is told as lag, in bytes and in seconds", async () => 
   await using replication = await startReplication({ schema: SCHEMA });
   await replication.caughtUp();
   await until(async () => (await status(replication)).lagBytes === 0, { what: "no lag" });
-  expect(await status(replication)).toMatchObject({ state: "streaming", lagSeconds: 0, error: undefined });
+  expect(await status(replication)).toMatchObject({ state: THERE, lagSeconds: 0, error: undefined });
   const { source, target } = replication;
   const blocker = await target.connect();
   await blocker.query("begin; lock table t in access exclusive mode");
@@ -276,40 +277,44 @@ test("a change that waits is told as lag, in bytes and in seconds", async () => 
   await until(async () => (await status(replication)).lagSeconds === 0, { what: "no lag" });
 });
 
-test("a slot that somebody else uses: offline with ERS-507 in status too, until it is free", async () => {
-  await using replication = await startReplication({ schema: SCHEMA });
-  await replication.caughtUp();
-  await replication.running.stop();
-  const { source } = replication;
-  const other = new pg.Client({ connectionString: source.url, replication: "database" } as pg.ClientConfig);
-  await other.connect();
-  // Never answered: the session streams from now on.
-  other
-    .query(
-      `START_REPLICATION SLOT "erserver_${source.name}" LOGICAL 0/0 (proto_version '1', publication_names '"erserver_${source.name}"')`,
-    )
-    .catch(() => undefined);
-  await until(
-    async () =>
-      (
-        await source.query(
-          `select from pg_replication_slots where active and slot_name = 'erserver_${source.name}'`,
-        )
-      ).length > 0,
-    { what: "the slot to be in use" },
-  );
-  await replication.restart();
-  await until(async () => (await status(replication)).error?.code === "ERS-507", {
-    what: "ERS-507 in status",
-  });
-  expect(await status(replication)).toMatchObject({ state: "offline", side: "source" });
-  other.on("error", () => undefined);
-  await source.query(
-    "select pg_terminate_backend(active_pid) from pg_replication_slots where active and database = current_database()",
-  );
-  await source.query("insert into t values (1, 'a')");
-  await replication.expectEqual();
-});
+// Who reads in bulk does so from copies of the slot, and needs it only now and then.
+test.skipIf(THERE !== "streaming")(
+  "a slot that somebody else uses: offline with ERS-507 in status too, until it is free",
+  async () => {
+    await using replication = await startReplication({ schema: SCHEMA });
+    await replication.caughtUp();
+    await replication.running.stop();
+    const { source } = replication;
+    const other = new pg.Client({ connectionString: source.url, replication: "database" } as pg.ClientConfig);
+    await other.connect();
+    // Never answered: the session streams from now on.
+    other
+      .query(
+        `START_REPLICATION SLOT "erserver_${source.name}" LOGICAL 0/0 (proto_version '1', publication_names '"erserver_${source.name}"')`,
+      )
+      .catch(() => undefined);
+    await until(
+      async () =>
+        (
+          await source.query(
+            `select from pg_replication_slots where active and slot_name = 'erserver_${source.name}'`,
+          )
+        ).length > 0,
+      { what: "the slot to be in use" },
+    );
+    await replication.restart();
+    await until(async () => (await status(replication)).error?.code === "ERS-507", {
+      what: "ERS-507 in status",
+    });
+    expect(await status(replication)).toMatchObject({ state: "offline", side: "source" });
+    other.on("error", () => undefined);
+    await source.query(
+      "select pg_terminate_backend(active_pid) from pg_replication_slots where active and database = current_database()",
+    );
+    await source.query("insert into t values (1, 'a')");
+    await replication.expectEqual();
+  },
+);
 
 test("a signal ends run and init also while the source makes them wait for an open transaction", async () => {
   await using source = await freshDatabase(sharedCluster("source"));
@@ -388,7 +393,7 @@ test("two pipelines that begin at once with the same tables of one database: one
   });
   await replication.caughtUp();
   const { source, target } = replication;
-  const names = [`${source.name}_a`, `${source.name}_b`] as const;
+  const names = [`${source.name}_one`, `${source.name}_two`] as const;
   const urls = [target.url, target.url.replace("127.0.0.1", "localhost")];
   const config = testConfig(
     source.url,

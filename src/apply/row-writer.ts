@@ -127,9 +127,7 @@ export class RowWriter {
   }
 
   #write(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText, checked = false): void {
-    const prepared = checked
-      ? this.cache.get(batch, plan, `${kind} checked`, () => ofOneRow(text()))
-      : this.cache.get(batch, plan, kind, text);
+    const prepared = this.cache.get(batch, plan, kind, text, checked ? ofOneRow : undefined);
     this.#encoder.write(batch, prepared.name, prepared.parameters);
   }
 

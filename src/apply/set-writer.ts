@@ -3,7 +3,6 @@ import type { Batch } from "../wire/batch.ts";
 import type { NetChanges } from "./fold.ts";
 import type { RowWriter } from "./row-writer.ts";
 import { SetEncoder } from "./set-encoder.ts";
-import type { Prepared } from "./statement-cache.ts";
 import {
   copyInStatement,
   deleteSet,
@@ -105,9 +104,10 @@ export class SetWriter {
     expected: number[],
     { kind, text, row, checked }: SetStatement,
   ): Promise<void> {
-    const { binary } = this.#options;
+    const { rows, binary } = this.#options;
+    const check = checked ? ofAllRows : undefined;
     const prepared =
-      changes.length < this.#fewRows ? undefined : this.#prepared(batch, plan, kind, text, checked);
+      changes.length < this.#fewRows ? undefined : rows.cache.get(batch, plan, kind, text, check);
     if (prepared === undefined) return this.#each(batch, changes, expected, row);
     for (let from = 0; from < changes.length && !batch.failed;) {
       const to = chunkEnd(changes, from);
@@ -116,21 +116,6 @@ export class SetWriter {
       from = to;
       if (batch.buffered >= FLUSH_BYTES) await batch.flush();
     }
-  }
-
-  #prepared(
-    batch: Batch,
-    plan: TablePlan,
-    kind: string,
-    text: SetStatement["text"],
-    checked: boolean,
-  ): Prepared | undefined {
-    const { cache } = this.#options.rows;
-    if (!checked) return cache.get(batch, plan, kind, text);
-    return cache.get(batch, plan, `${kind} checked`, () => {
-      const set = text();
-      return set && ofAllRows(set);
-    });
   }
 
   async #each(

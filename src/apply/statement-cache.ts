@@ -9,6 +9,9 @@ export interface Prepared extends StatementText {
   lastUse: number;
 }
 
+/** Makes a statement fail by itself: see ofOneRow and ofAllRows. */
+export type Check = (statement: StatementText) => StatementText;
+
 /** What the server keeps for a prepared statement is some 10-20 kB: a few thousand tables must not fill its memory. */
 const MOST_STATEMENTS = 1_000;
 
@@ -21,31 +24,37 @@ export class StatementCache {
   #all = new Set<Prepared>();
   #counter = 0;
 
-  /** Writes Parse into the batch when the statement is not prepared yet; undefined when there is no such statement. */
-  get(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText): Prepared;
+  /**
+   * Writes Parse into the batch when the statement is not prepared yet; undefined when there is no such statement. What `check` makes
+   * of it, always the same for one kind, is a statement of its own.
+   */
+  get(batch: Batch, plan: TablePlan, kind: string, text: () => StatementText, check?: Check): Prepared;
   get(
     batch: Batch,
     plan: TablePlan,
     kind: string,
     text: () => StatementText | undefined,
+    check?: Check,
   ): Prepared | undefined;
   get(
     batch: Batch,
     plan: TablePlan,
     kind: string,
     text: () => StatementText | undefined,
+    check?: Check,
   ): Prepared | undefined {
+    const name = check === undefined ? kind : `${kind} checked`;
     let statements = this.#byPlan.get(plan);
     if (statements === undefined) {
       statements = new Map();
       this.#byPlan.set(plan, statements);
     }
-    let prepared = statements.get(kind);
+    let prepared = statements.get(name);
     if (prepared === undefined) {
       const made = text();
       if (made === undefined) return undefined;
-      prepared = { ...made, name: `e${++this.#counter}`, isPrepared: false, lastUse: 0 };
-      statements.set(kind, prepared);
+      prepared = { ...(check?.(made) ?? made), name: `e${++this.#counter}`, isPrepared: false, lastUse: 0 };
+      statements.set(name, prepared);
     }
     prepared.lastUse = ++this.#counter;
     if (!prepared.isPrepared) {

@@ -12,6 +12,7 @@ export interface Finished {
   readonly exit: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly output: string;
+  /** Standard error without its lines of progress. */
   readonly errors: string;
 }
 

@@ -12,6 +12,7 @@ import { type RecordingTerminal, recordingTerminal } from "./recording-terminal.
 export interface Said {
   readonly exit: number;
   readonly output: string;
+  /** Standard error without its lines of progress. */
   readonly errors: string;
 }
 
